@@ -1,0 +1,61 @@
+"""pgqrs: a job queue in PostgreSQL, for Kubernetes and elsewhere.
+
+`Producer` sends, `Consumer` receives, `Admin` looks after the whole, `WorkerHandle` after one worker. In a pod that
+carries the label `pgqrs.io/queue`, `pgqrs.Consumer()` needs no arguments.
+"""
+
+from pgqrs.admin import Admin, Messages, Queues, WorkerHandle, Workers
+from pgqrs.consumer import Consumer
+from pgqrs.errors import (
+    ConfigurationError,
+    DatabaseError,
+    DatabaseUnavailableError,
+    InvalidStateTransitionError,
+    PgqrsError,
+    QueueAlreadyExistsError,
+    QueueNotEmptyError,
+    QueueNotFoundError,
+    SchemaError,
+    SessionError,
+    ValidationError,
+    WorkerAlreadyActiveError,
+    WorkerHasPendingMessagesError,
+    WorkerNotFoundError,
+    WorkerNotReadyError,
+    WorkerReplacedError,
+)
+from pgqrs.models import Message, PodIdentity, QueueCounts, QueueInfo, QueuePolicy, WorkerInfo, WorkerStatus
+from pgqrs.producer import Producer
+
+__all__ = [
+    "Admin",
+    "ConfigurationError",
+    "Consumer",
+    "DatabaseError",
+    "DatabaseUnavailableError",
+    "InvalidStateTransitionError",
+    "Message",
+    "Messages",
+    "PgqrsError",
+    "PodIdentity",
+    "Producer",
+    "QueueAlreadyExistsError",
+    "QueueCounts",
+    "QueueInfo",
+    "QueueNotEmptyError",
+    "QueueNotFoundError",
+    "QueuePolicy",
+    "Queues",
+    "SchemaError",
+    "SessionError",
+    "ValidationError",
+    "WorkerAlreadyActiveError",
+    "WorkerHandle",
+    "WorkerHasPendingMessagesError",
+    "WorkerInfo",
+    "WorkerNotFoundError",
+    "WorkerNotReadyError",
+    "WorkerReplacedError",
+    "WorkerStatus",
+    "Workers",
+]

@@ -1,0 +1,123 @@
+"""Every error that the library raises, in one tree; each message says what happened and what to do next.
+
+    PgqrsError
+    ├── ValidationError                 an argument is not allowed (also a ValueError)
+    ├── ConfigurationError              a setting is missing or wrong (also a ValueError)
+    ├── DatabaseError                   PostgreSQL refused a statement
+    │   ├── DatabaseUnavailableError    it cannot be reached now: the same call may succeed later
+    │   └── SchemaError                 the tables are missing, foreign or of another generation
+    ├── QueueNotFoundError
+    ├── QueueAlreadyExistsError
+    ├── QueueNotEmptyError
+    ├── WorkerNotFoundError
+    ├── WorkerAlreadyActiveError        somebody alive holds this identity
+    ├── WorkerNotReadyError             suspended, draining or stopped: no messages now
+    │   └── WorkerReplacedError         this id was replaced; it can never work again
+    ├── InvalidStateTransitionError
+    │   └── WorkerHasPendingMessagesError
+    └── SessionError                    the sidecar refused or broke the protocol
+
+A password never stands in a message; `pgqrs.database.describe` names a database without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from pgqrs.models import WorkerStatus
+
+
+class PgqrsError(Exception):
+    """Something that pgqrs was asked for could not be done."""
+
+    def __init__(self, message: str | None = None) -> None:
+        """Take the class docstring as the message where none is given."""
+        super().__init__(message or (self.__doc__ or "").strip())
+
+
+class ValidationError(PgqrsError, ValueError):
+    """An argument is not allowed; the message names it, its value and what is allowed."""
+
+
+class ConfigurationError(PgqrsError, ValueError):
+    """A setting is missing or wrong; the message names it and where it can be set."""
+
+
+class DatabaseError(PgqrsError):
+    """PostgreSQL refused a statement; the original error is the cause."""
+
+
+class DatabaseUnavailableError(DatabaseError):
+    """PostgreSQL cannot be reached at the moment; try again later."""
+
+
+class SchemaError(DatabaseError):
+    """The database does not hold the tables that this version needs."""
+
+
+class QueueNotFoundError(PgqrsError):
+    """There is no queue of this name; create it first with `Admin.create_queue`."""
+
+
+class QueueAlreadyExistsError(PgqrsError):
+    """There is a queue of this name already."""
+
+
+class QueueNotEmptyError(PgqrsError):
+    """The queue still has live messages; wait until they are handled, or purge it first."""
+
+
+class WorkerNotFoundError(PgqrsError):
+    """There is no worker of this id; it was never registered, or was purged."""
+
+
+class WorkerAlreadyActiveError(PgqrsError):
+    """A worker that is alive holds this identity; stop it, wait, or register with `replace=True`."""
+
+    def __init__(self, name: str, *, active_since: datetime, free_at: datetime) -> None:
+        """Say who holds the identity since when, and when it would be free if nobody were there."""
+        super().__init__(
+            f"Worker {name} is active since {active_since.isoformat()}. Its name would be free at "
+            f"{free_at.isoformat()} if it sent no more heartbeats. Stop it, choose another port, or register with "
+            "replace=True."
+        )
+        self.name = name
+        self.active_since = active_since
+        self.free_at = free_at
+
+
+class WorkerNotReadyError(PgqrsError):
+    """The worker is not ready, so it gets no messages and holds none."""
+
+
+class WorkerReplacedError(WorkerNotReadyError):
+    """This worker was stopped or replaced by another process; register anew to go on working."""
+
+
+class InvalidStateTransitionError(PgqrsError):
+    """The worker's state does not allow this."""
+
+    def __init__(self, source: WorkerStatus, target: WorkerStatus, reason: str) -> None:
+        """Name both states and what would be allowed."""
+        super().__init__(f"Invalid state transition from {source} to {target}: {reason}")
+        self.source = source
+        self.target = target
+        self.reason = reason
+
+
+class WorkerHasPendingMessagesError(InvalidStateTransitionError):
+    """A worker with leased messages cannot be suspended; finish or release them first, or drain."""
+
+    def __init__(self, source: WorkerStatus, target: WorkerStatus, count: int) -> None:
+        """Say how many messages are leased."""
+        super().__init__(
+            source, target, f"{count} leased message(s) must be archived, deleted or released first; drain() does that"
+        )
+        self.count = count
+
+
+class SessionError(PgqrsError):
+    """The sidecar refused the session or broke the protocol."""

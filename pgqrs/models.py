@@ -1,0 +1,149 @@
+"""Values that the library hands out: rows of the database as frozen dataclasses, and the names of their states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, NewType
+
+QueueId = NewType("QueueId", int)
+WorkerId = NewType("WorkerId", int)
+MessageId = NewType("MessageId", int)
+
+
+class Timestamp(datetime):
+    """An aware datetime that also compares with naive ones, which it takes as UTC.
+
+    Existing code compares our times with `datetime.utcnow()`; Python refuses to order naive and aware ones.
+    """
+
+    @classmethod
+    def of(cls, moment: datetime) -> Timestamp:
+        """Make one from any aware datetime."""
+        return cls.combine(moment.astimezone(UTC), moment.astimezone(UTC).timetz())
+
+    @staticmethod
+    def _aware(other: datetime) -> datetime:
+        return other.replace(tzinfo=UTC) if other.tzinfo is None else other
+
+    def __lt__(self, other: datetime) -> bool:  # type: ignore[override]
+        return super().__lt__(self._aware(other))
+
+    def __le__(self, other: datetime) -> bool:  # type: ignore[override]
+        return super().__le__(self._aware(other))
+
+    def __gt__(self, other: datetime) -> bool:  # type: ignore[override]
+        return super().__gt__(self._aware(other))
+
+    def __ge__(self, other: datetime) -> bool:  # type: ignore[override]
+        return super().__ge__(self._aware(other))
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(self._aware(other) if isinstance(other, datetime) else other)
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+
+class WorkerStatus(StrEnum):
+    """The states of a worker; equal to their names as text, so `status == "stopped"` works."""
+
+    READY = "ready"
+    POLLING = "polling"
+    INTERRUPTED = "interrupted"
+    SUSPENDED = "suspended"
+    STOPPED = "stopped"
+
+
+#: The states in which a worker may be handed messages.
+WORKING = (WorkerStatus.READY, WorkerStatus.POLLING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodIdentity:
+    """The pod behind a worker. The uid identifies it; a name can come back, a uid never does."""
+
+    uid: str
+    name: str
+    namespace: str
+    cluster: str | None = None
+    container: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """One row of `pgqrs_workers`."""
+
+    id: WorkerId
+    name: str
+    hostname: str
+    port: int | None
+    queue_id: QueueId | None
+    status: WorkerStatus
+    started_at: Timestamp | None
+    heartbeat_at: Timestamp | None
+    shutdown_at: Timestamp | None
+    pod_uid: str | None = None
+    pod_name: str | None = None
+    pod_namespace: str | None = None
+    cluster: str | None = None
+    container: str | None = None
+    terminating: bool = False
+    stop_reason: str | None = None
+    #: Messages that this worker holds now; only filled by calls that say so.
+    leased: int = 0
+
+    @property
+    def updated_at(self) -> Timestamp | None:
+        """The time of the last heartbeat, under the name that the documents use."""
+        return self.heartbeat_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuePolicy:
+    """What a queue's row tells every client and the reaper."""
+
+    paused: bool = False
+    lease_duration: timedelta = timedelta(seconds=30)
+    #: A message that was leased this often and comes back is dead-lettered.
+    read_limit: int = 5
+    heartbeat_timeout: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueInfo:
+    """One row of `pgqrs_queues`."""
+
+    id: QueueId
+    queue_name: str
+    created_at: Timestamp
+    policy: QueuePolicy
+    #: The resource that declares this queue (`NAMESPACE/NAME`), or nobody.
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueCounts:
+    """How many messages a queue has in each of five buckets; a message is in exactly one."""
+
+    ready: int = 0
+    delayed: int = 0
+    leased: int = 0
+    dead: int = 0
+    archived: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message as its consumer sees it."""
+
+    id: MessageId
+    queue_id: QueueId
+    payload: Any
+    enqueued_at: Timestamp
+    #: When the lease ends, by the server's clock.
+    vt: Timestamp
+    #: How often the message was leased, this time included.
+    read_ct: int
+    consumer_worker_id: WorkerId | None = field(default=None)

@@ -1,0 +1,61 @@
+"""The workers of one pod together: what its sidecar does each interval, and what happens when the pod ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgqrs import lifecycle, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pgqrs.database import Database
+    from pgqrs.models import WorkerId, WorkerInfo
+
+
+async def beat(db: Database, pod_uid: str, *, silent: Collection[int] = ()) -> list[WorkerInfo]:
+    """Send the heartbeat of every live row of the pod in one statement, and give these rows with what they hold.
+
+    Args:
+        db: where.
+        pod_uid: the pod.
+        silent: ids that get no heartbeat, because their process does not answer.
+    """
+    return [rows.worker(row) for row in await db.fetch("pods.beat", pod_uid, list(silent))]
+
+
+async def live(db: Database, pod_uid: str) -> list[WorkerInfo]:
+    """Give the rows of the pod that are not stopped, with what they hold; nothing is changed."""
+    return [rows.worker(row) for row in await db.fetch("pods.live", pod_uid)]
+
+
+async def states(db: Database, worker_ids: Collection[int]) -> list[WorkerInfo]:
+    """Give these rows as they are now, stopped ones too; rows that are gone are left out."""
+    return [rows.worker(row) for row in await db.fetch("pods.states", list(worker_ids))]
+
+
+async def begin_termination(db: Database, pod_uid: str) -> list[WorkerInfo]:
+    """Mark the pod's rows as ending: they get no new messages and nobody resumes them; what they hold is finished.
+
+    Returns:
+        The live rows of the pod afterwards, with what they hold.
+    """
+    async with db.transaction() as transaction:
+        await transaction.fetch("pods.begin_termination", pod_uid)
+        return [rows.worker(row) for row in await transaction.fetch("pods.live", pod_uid)]
+
+
+async def stop(db: Database, pod_uid: str, *, reason: str, container: str | None = None) -> dict[WorkerId, int]:
+    """Stop the pod's rows and free what they hold; for a pod, or one container of it, that is known to have ended.
+
+    Args:
+        db: where.
+        pod_uid: the pod.
+        reason: why, for the rows' history.
+        container: only the rows of this container.
+
+    Returns:
+        How many messages each stopped worker held.
+    """
+    ids = [row["id"] for row in await db.fetch("pods.to_stop", pod_uid, container)]
+    return await lifecycle.stop(db, ids, reason=reason)

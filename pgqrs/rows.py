@@ -1,0 +1,79 @@
+"""Turns rows of the database into the values of `models`; the only place that knows column names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pgqrs.models import (
+    Message,
+    MessageId,
+    QueueId,
+    QueueInfo,
+    QueuePolicy,
+    Timestamp,
+    WorkerId,
+    WorkerInfo,
+    WorkerStatus,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from pgqrs.database import Record
+
+
+def _moment(value: datetime | None) -> Timestamp | None:
+    return None if value is None else Timestamp.of(value)
+
+
+def worker(row: Record) -> WorkerInfo:
+    """Read the columns of the fragment `worker_columns`, with or without `leased`."""
+    return WorkerInfo(
+        id=WorkerId(row["id"]),
+        name=row["name"],
+        hostname=row["hostname"],
+        port=row["port"],
+        queue_id=row["queue_id"],
+        status=WorkerStatus(row["status"]),
+        started_at=_moment(row["started_at"]),
+        heartbeat_at=_moment(row["heartbeat_at"]),
+        shutdown_at=_moment(row["shutdown_at"]),
+        pod_uid=row["pod_uid"],
+        pod_name=row["pod_name"],
+        pod_namespace=row["pod_namespace"],
+        cluster=row["cluster"],
+        container=row["container"],
+        terminating=row["terminating"],
+        stop_reason=row["stop_reason"],
+        leased=row.get("leased", 0),
+    )
+
+
+def queue(row: Record) -> QueueInfo:
+    """Read the columns of the fragment `queue_columns`."""
+    return QueueInfo(
+        id=QueueId(row["id"]),
+        queue_name=row["queue_name"],
+        created_at=Timestamp.of(row["created_at"]),
+        policy=QueuePolicy(
+            paused=row["paused"],
+            lease_duration=row["lease_duration"],
+            read_limit=row["read_limit"],
+            heartbeat_timeout=row["heartbeat_timeout"],
+        ),
+        owner=row["owner"],
+    )
+
+
+def message(row: Record, loads: Callable[[str], Any]) -> Message:
+    """Read a message as `messages.dequeue` returns it."""
+    return Message(
+        id=MessageId(row["id"]),
+        queue_id=QueueId(row["queue_id"]),
+        payload=loads(row["payload"]),
+        enqueued_at=Timestamp.of(row["enqueued_at"]),
+        vt=Timestamp.of(row["vt"]),
+        read_ct=row["read_ct"],
+        consumer_worker_id=row["consumer_worker_id"],
+    )

@@ -1,0 +1,73 @@
+"""What a process in a pod is told by its environment; the names are those of `docs/design/interfaces.md`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pgqrs import errors, names
+from pgqrs.models import PodIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarAddress:
+    """Where the pod's sidecar waits for sessions, and what proves that we belong to its pod."""
+
+    host: str
+    port: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The environment of this process, read once."""
+
+    dsn: str | None
+    schema: str
+    queue: str | None
+    hostname: str
+    pod: PodIdentity | None
+    sidecar: SidecarAddress | None
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read `PGQRS_*`.
+
+        Raises:
+            ConfigurationError: a value is malformed; the message names the variable.
+        """
+        env = os.environ if environment is None else environment
+        uid = env.get("PGQRS_POD_UID")
+        pod = None
+        if uid:
+            pod = PodIdentity(
+                uid=uid,
+                name=env.get("PGQRS_POD_NAME", ""),
+                namespace=env.get("PGQRS_POD_NAMESPACE", ""),
+                cluster=env.get("PGQRS_CLUSTER") or None,
+                container=env.get("PGQRS_CONTAINER") or None,
+            )
+        return cls(
+            dsn=env.get("PGQRS_DSN") or None,
+            schema=names.schema_name(env.get("PGQRS_SCHEMA") or "public"),
+            queue=env.get("PGQRS_QUEUE") or None,
+            hostname=env.get("PGQRS_HOSTNAME") or socket.gethostname(),
+            pod=pod,
+            sidecar=_sidecar(env),
+        )
+
+
+def _sidecar(env: Mapping[str, str]) -> SidecarAddress | None:
+    address = env.get("PGQRS_SIDECAR")
+    if not address:
+        return None
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit():
+        message = f"PGQRS_SIDECAR is {address!r}; it has the form HOST:PORT, such as 127.0.0.1:9191."
+        raise errors.ConfigurationError(message)
+    return SidecarAddress(host, int(port), env.get("PGQRS_SIDECAR_TOKEN", ""))

@@ -1,0 +1,99 @@
+-- name: enqueue
+-- Every payload becomes a row, in the given order; all times are the server's.
+INSERT INTO {schema}.pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, producer_worker_id)
+SELECT $1, p.payload::jsonb, now() + make_interval(secs => $3::float8), now(), 0, $4
+FROM unnest($2::text[]) WITH ORDINALITY AS p (payload, position)
+ORDER BY p.position
+RETURNING id
+
+-- name: dequeue
+-- $1 worker, $2 most messages, $3 lease in seconds or NULL for the queue's own.
+-- `worker` is locked before anything is chosen: who suspends or stops it waits for us, or we see that it is not ready.
+-- `candidate` is materialized, or the planner may run the locking select more than once. Its order is that of the partial
+-- index, so that a backlog of a million costs what an empty queue costs. What was leased too often goes to the dead letters.
+WITH worker AS MATERIALIZED (
+    SELECT w.id, w.queue_id, w.heartbeat_at, q.read_limit,
+           coalesce(make_interval(secs => $3::float8), q.lease_duration) AS lease
+    FROM {schema}.pgqrs_workers w JOIN {schema}.pgqrs_queues q ON q.id = w.queue_id
+    WHERE w.id = $1 AND w.status IN ('ready', 'polling') AND NOT q.paused
+    FOR NO KEY UPDATE OF w
+), beat AS (
+    UPDATE {schema}.pgqrs_workers w SET heartbeat_at = now()
+    FROM worker WHERE w.id = worker.id AND worker.heartbeat_at < now() - interval '1 second'
+), candidate AS MATERIALIZED (
+    SELECT m.id, m.vt, m.enqueued_at, m.read_ct
+    FROM {schema}.pgqrs_messages m
+    WHERE m.queue_id = (SELECT queue_id FROM worker) AND m.archived_at IS NULL AND m.vt <= now()
+    ORDER BY m.vt, m.enqueued_at, m.id
+    LIMIT $2
+    FOR UPDATE SKIP LOCKED
+), dead AS (
+    UPDATE {schema}.pgqrs_messages m
+    SET archived_at = now(), consumer_worker_id = NULL,
+        dead_reason = 'leased ' || m.read_ct || ' times, the limit is ' || worker.read_limit
+    FROM candidate, worker WHERE m.id = candidate.id AND candidate.read_ct >= worker.read_limit
+), leased AS (
+    UPDATE {schema}.pgqrs_messages m
+    SET consumer_worker_id = worker.id, vt = now() + worker.lease, read_ct = m.read_ct + 1,
+        dequeued_at = coalesce(m.dequeued_at, now())
+    FROM candidate, worker WHERE m.id = candidate.id AND candidate.read_ct < worker.read_limit
+    RETURNING m.id, m.queue_id, m.payload::text AS payload, m.enqueued_at, m.vt, m.read_ct, m.consumer_worker_id,
+              candidate.vt AS visible_since
+)
+SELECT w.status::text AS worker_status, l.*
+FROM {schema}.pgqrs_workers w LEFT JOIN leased l ON true
+WHERE w.id = $1
+ORDER BY l.visible_since, l.enqueued_at, l.id
+
+-- name: archive
+-- Only the holder of the lease may. The worker's state comes along, so that a replaced process learns it.
+WITH target AS MATERIALIZED (
+    SELECT m.id FROM {schema}.pgqrs_messages m
+    WHERE m.id = ANY($2::bigint[]) AND m.consumer_worker_id = $1 AND m.archived_at IS NULL
+    ORDER BY m.id FOR UPDATE
+), done AS (
+    UPDATE {schema}.pgqrs_messages m SET archived_at = now() FROM target WHERE m.id = target.id RETURNING m.id
+)
+SELECT (SELECT w.status::text FROM {schema}.pgqrs_workers w WHERE w.id = $1) AS worker_status,
+       ARRAY(SELECT id FROM done) AS ids
+
+-- name: delete
+WITH target AS MATERIALIZED (
+    SELECT m.id FROM {schema}.pgqrs_messages m
+    WHERE m.id = ANY($2::bigint[]) AND m.consumer_worker_id = $1 AND m.archived_at IS NULL
+    ORDER BY m.id FOR UPDATE
+), done AS (
+    DELETE FROM {schema}.pgqrs_messages m USING target WHERE m.id = target.id RETURNING m.id
+)
+SELECT (SELECT w.status::text FROM {schema}.pgqrs_workers w WHERE w.id = $1) AS worker_status,
+       ARRAY(SELECT id FROM done) AS ids
+
+-- name: release
+-- $3: seconds until it is visible again; without a delay it goes back to the head of the queue.
+WITH target AS MATERIALIZED (
+    SELECT m.id FROM {schema}.pgqrs_messages m
+    WHERE m.id = ANY($2::bigint[]) AND m.consumer_worker_id = $1 AND m.archived_at IS NULL
+    ORDER BY m.id FOR UPDATE
+), done AS (
+    UPDATE {schema}.pgqrs_messages m
+    SET consumer_worker_id = NULL,
+        vt = CASE WHEN $3::float8 > 0 THEN now() + make_interval(secs => $3::float8) ELSE least(m.enqueued_at, now()) END
+    FROM target WHERE m.id = target.id RETURNING m.id
+)
+SELECT (SELECT w.status::text FROM {schema}.pgqrs_workers w WHERE w.id = $1) AS worker_status,
+       ARRAY(SELECT id FROM done) AS ids
+
+-- name: extend
+WITH target AS MATERIALIZED (
+    SELECT m.id FROM {schema}.pgqrs_messages m
+    WHERE m.id = ANY($2::bigint[]) AND m.consumer_worker_id = $1 AND m.archived_at IS NULL
+    ORDER BY m.id FOR UPDATE
+), done AS (
+    UPDATE {schema}.pgqrs_messages m SET vt = greatest(m.vt, now()) + make_interval(secs => $3::float8)
+    FROM target WHERE m.id = target.id RETURNING m.id
+)
+SELECT (SELECT w.status::text FROM {schema}.pgqrs_workers w WHERE w.id = $1) AS worker_status,
+       ARRAY(SELECT id FROM done) AS ids
+
+-- name: count
+SELECT count(*) FROM {schema}.pgqrs_messages

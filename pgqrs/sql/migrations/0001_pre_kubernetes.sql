@@ -1,0 +1,42 @@
+-- What a queue declares stands in its row, so that every client and every reaper reads the same.
+ALTER TABLE {schema}.pgqrs_queues
+    ADD COLUMN paused boolean NOT NULL DEFAULT false,
+    ADD COLUMN lease_duration interval NOT NULL DEFAULT '30 seconds',
+    ADD COLUMN read_limit integer NOT NULL DEFAULT 5,
+    ADD COLUMN heartbeat_timeout interval NOT NULL DEFAULT '60 seconds',
+    ADD COLUMN owner text;
+
+-- Who a worker is. Host and port come out of the name (`HOST:PORT`, and `HOST:PORT#ID` once it was replaced), so that the
+-- identity of the documents and upstream's are one. Nine digits at most: no name that upstream takes may fail here.
+ALTER TABLE {schema}.pgqrs_workers
+    ADD COLUMN hostname text GENERATED ALWAYS AS (
+        coalesce(substring(name FROM '^(.*):[0-9]{1,9}(?:#[0-9]+)?$'), regexp_replace(name, '#[0-9]+$', ''))
+    ) STORED,
+    ADD COLUMN port integer GENERATED ALWAYS AS (
+        CAST(substring(name FROM '^.*:([0-9]{1,9})(?:#[0-9]+)?$') AS integer)
+    ) STORED,
+    ADD COLUMN cluster text,
+    ADD COLUMN pod_namespace text,
+    ADD COLUMN pod_name text,
+    ADD COLUMN pod_uid text,
+    ADD COLUMN container text,
+    ADD COLUMN terminating boolean NOT NULL DEFAULT false,
+    ADD COLUMN stop_reason text,
+    ADD COLUMN owner text;
+
+-- A dead letter is archived, so that no client of any kind is handed it, and carries the reason.
+ALTER TABLE {schema}.pgqrs_messages ADD COLUMN dead_reason text;
+
+CREATE INDEX pgqrs_workers_live_hostname ON {schema}.pgqrs_workers (hostname) WHERE status <> 'stopped';
+CREATE INDEX pgqrs_workers_live_pod ON {schema}.pgqrs_workers (pod_uid) WHERE pod_uid IS NOT NULL AND status <> 'stopped';
+
+-- Heartbeats are the most frequent writes: without an index on the time and with room on the page they touch no index.
+DROP INDEX {schema}.idx_pgqrs_workers_heartbeat;
+ALTER TABLE {schema}.pgqrs_workers SET (fillfactor = 50);
+
+-- Checked on every enqueue and archive, and in the way of removing workers that once did something.
+ALTER TABLE {schema}.pgqrs_messages
+    DROP CONSTRAINT fk_messages_queue_id,
+    DROP CONSTRAINT fk_messages_producer_worker_id,
+    DROP CONSTRAINT fk_messages_consumer_worker_id;
+DROP INDEX {schema}.idx_pgqrs_messages_producer_worker_id;

@@ -1,0 +1,83 @@
+-- name: holder
+-- Who has this name. The lock makes two processes that register it wait for each other.
+SELECT w.id, w.status::text AS status, w.started_at, w.heartbeat_at + t.heartbeat_timeout AS free_at,
+       w.status <> 'stopped' AND w.heartbeat_at + t.heartbeat_timeout > now() AS alive
+FROM {schema}.pgqrs_workers w,
+     LATERAL (SELECT coalesce((SELECT q.heartbeat_timeout FROM {schema}.pgqrs_queues q WHERE q.id = w.queue_id),
+                              interval '60 seconds') AS heartbeat_timeout) t
+WHERE w.name = $1
+FOR UPDATE OF w
+
+-- name: retire_name
+-- The old row keeps its history under another name, so that the name can be given to a new row with a new id.
+UPDATE {schema}.pgqrs_workers SET name = name || '#' || id WHERE id = $1
+
+-- name: free_port
+-- The smallest number that no worker of this host holds; a row that fell silent holds its number until it is stopped.
+SELECT n::int
+FROM generate_series(1, 1 + (SELECT count(*) FROM {schema}.pgqrs_workers w WHERE w.hostname = $1 AND w.status <> 'stopped')) n
+WHERE NOT EXISTS (SELECT FROM {schema}.pgqrs_workers w WHERE w.name = $1 || ':' || n AND w.status <> 'stopped')
+ORDER BY n LIMIT 1
+
+-- name: insert
+INSERT INTO {schema}.pgqrs_workers AS w (name, queue_id, pod_uid, pod_name, pod_namespace, cluster, container)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+RETURNING {worker_columns}, 0 AS leased
+
+-- name: get
+SELECT {worker_columns}, {leased} FROM {schema}.pgqrs_workers w WHERE w.id = $1
+
+-- name: list
+SELECT {worker_columns}, {leased} FROM {schema}.pgqrs_workers w
+WHERE $1::text IS NULL OR w.queue_id = (SELECT q.id FROM {schema}.pgqrs_queues q WHERE q.queue_name = $1)
+ORDER BY w.id
+
+-- name: count
+SELECT count(*) FROM {schema}.pgqrs_workers
+
+-- name: heartbeat
+UPDATE {schema}.pgqrs_workers w SET heartbeat_at = now() WHERE w.id = $1 AND w.status <> 'stopped' RETURNING w.status::text
+
+-- name: status
+SELECT status::text FROM {schema}.pgqrs_workers WHERE id = $1
+
+-- name: is_healthy
+SELECT heartbeat_at >= now() - make_interval(secs => $2::float8) FROM {schema}.pgqrs_workers WHERE id = $1
+
+-- name: lock
+-- The same lock that a dequeue takes on its worker: while it is held, no message is handed to this worker.
+SELECT status::text FROM {schema}.pgqrs_workers WHERE id = $1 FOR NO KEY UPDATE
+
+-- name: held
+SELECT count(*)::int FROM {schema}.pgqrs_messages WHERE consumer_worker_id = $1 AND archived_at IS NULL
+
+-- name: set_status
+UPDATE {schema}.pgqrs_workers
+SET status = $2::text::{schema}.worker_status, heartbeat_at = now()
+WHERE id = $1
+
+-- name: stop
+-- Locked in the order of ids, so that two that stop the same workers do not wait for each other crosswise.
+WITH target AS MATERIALIZED (
+    SELECT w.id FROM {schema}.pgqrs_workers w WHERE w.id = ANY($1::bigint[]) AND w.status <> 'stopped' ORDER BY w.id FOR UPDATE
+)
+UPDATE {schema}.pgqrs_workers w
+SET status = 'stopped', shutdown_at = now(), stop_reason = $2
+FROM target WHERE w.id = target.id
+
+-- name: release_held
+-- Runs after `stop` in the same transaction, as a statement of its own: its snapshot holds what a dequeue leased while
+-- `stop` waited for the worker's lock. A released message goes to the head of the queue, it has waited long enough.
+WITH held AS MATERIALIZED (
+    SELECT m.id, m.consumer_worker_id FROM {schema}.pgqrs_messages m
+    WHERE m.consumer_worker_id = ANY($1::bigint[]) AND m.archived_at IS NULL
+    ORDER BY m.id FOR UPDATE
+), freed AS (
+    UPDATE {schema}.pgqrs_messages m SET consumer_worker_id = NULL, vt = least(m.enqueued_at, now())
+    FROM held WHERE m.id = held.id
+    RETURNING held.consumer_worker_id
+)
+SELECT consumer_worker_id AS id, count(*)::int AS released FROM freed GROUP BY consumer_worker_id
+
+-- name: delete
+DELETE FROM {schema}.pgqrs_workers WHERE id = $1 AND status = 'stopped' RETURNING id

@@ -1,0 +1,124 @@
+"""A real PostgreSQL server for tests, and a fresh database for each of them.
+
+The server's programs come from the machine (`pg_config`, PATH, or where Debian puts them). As root it runs under
+the account `postgres`, because PostgreSQL refuses root. Nothing of it outlives the test session.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PASSWORD = "canary-Pa55word"
+_START_SECONDS = 60
+
+
+class PostgresMissingError(Exception):
+    """The machine has no PostgreSQL server."""
+
+
+def program(name: str) -> Path:
+    """Find a program of the server.
+
+    Raises:
+        PostgresMissingError: there is no server on this machine; the message says what to install.
+    """
+    candidates = [Path(found).resolve() for found in [shutil.which(name)] if found]
+    candidates += sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
+    # Debian's wrappers on PATH are scripts that know its own clusters only.
+    real = [path for path in candidates if path.name == name and path.is_file()]
+    if not real:
+        message = (
+            f"PostgreSQL's program {name} is missing; install a PostgreSQL server (Debian: postgresql), 14 or later."
+        )
+        raise PostgresMissingError(message)
+    return real[0]
+
+
+def free_port() -> int:
+    """A TCP port that nobody holds at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class PostgresServer:
+    """One server process with a data directory of its own."""
+
+    port: int = field(default_factory=free_port)
+    #: Where it listens; a test that talks to it from another network namespace needs more than loopback.
+    listen: str = "127.0.0.1"
+    _root: Path | None = None
+
+    @property
+    def _account(self) -> str | None:
+        return "postgres" if os.geteuid() == 0 else None
+
+    def _run(self, *argv: str | Path) -> None:
+        subprocess.run(
+            [str(part) for part in argv],
+            check=True,
+            capture_output=True,
+            user=self._account,
+            group=pwd.getpwnam(self._account).pw_gid if self._account else None,
+            extra_groups=[] if self._account else None,
+            cwd="/",
+            timeout=_START_SECONDS + 10,
+        )
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        assert self._root is not None, "the server was not created"
+        return self._root / "data"
+
+    def create(self) -> None:
+        """Make the data directory and start the server."""
+        self._root = Path(tempfile.mkdtemp(prefix="pgqrs-postgres-"))
+        if self._account:
+            shutil.chown(self._root, self._account)
+        password_file = self._root / "password"
+        password_file.write_text(PASSWORD)
+        if self._account:
+            shutil.chown(password_file, self._account)
+        self._run(
+            program("initdb"), "-D", self.data, "-U", "postgres", "-A", "scram-sha-256",
+            f"--pwfile={password_file}", "-E", "UTF8", "--no-sync",
+        )  # fmt: skip
+        with (self.data / "pg_hba.conf").open("a") as file:
+            file.write("host all all all scram-sha-256\n")
+        with (self.data / "postgresql.conf").open("a") as file:
+            # Only the crash of the machine could lose what fsync protects; a killed server loses nothing.
+            file.write("fsync = off\nmax_connections = 300\nunix_socket_directories = ''\n")
+        self.start()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        self._run(
+            program("pg_ctl"), "-D", self.data, "-w", "-t", str(_START_SECONDS), "-l", self.data.parent / "log",
+            "-o", f"-p {self.port} -c listen_addresses={self.listen}", "start",
+        )  # fmt: skip
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop the server; `immediate` is a crash, `fast` cuts all connections in an orderly way."""
+        self._run(program("pg_ctl"), "-D", self.data, "-w", "-m", mode, "stop")
+
+    def destroy(self) -> None:
+        """Stop the server and remove all of it."""
+        if self._root is None:
+            return
+        if (self.data / "postmaster.pid").exists():
+            self.stop()
+        shutil.rmtree(self._root)
+
+    def dsn(self, database: str = "postgres") -> str:
+        """The address of a database, with the password."""
+        return f"postgresql://postgres:{PASSWORD}@127.0.0.1:{self.port}/{database}"
