@@ -45,6 +45,34 @@ async def begin_termination(db: Database, pod_uid: str) -> list[WorkerInfo]:
         return [rows.worker(row) for row in await transaction.fetch("pods.live", pod_uid)]
 
 
+async def suspend(db: Database, pod_uid: str) -> list[WorkerInfo]:
+    """Suspend the ending rows of the pod that hold nothing any more; for the end of a drain.
+
+    Returns:
+        The live rows of the pod afterwards, with what they hold.
+    """
+    async with db.transaction() as transaction:
+        await transaction.fetch("pods.suspend", pod_uid)
+        return [rows.worker(row) for row in await transaction.fetch("pods.live", pod_uid)]
+
+
+async def assign(db: Database, worker_id: int, *, pod_uid: str, queue: str, container: str | None) -> WorkerInfo | None:
+    """Note that a process of the pod has taken a row.
+
+    Args:
+        db: where.
+        worker_id: the row.
+        pod_uid: the pod that the row must belong to.
+        queue: the queue that the row must serve.
+        container: where the process runs.
+
+    Returns:
+        The row with what it holds, or None if it is stopped, gone, another pod's or another queue's.
+    """
+    row = await db.fetch_row("pods.assign", worker_id, pod_uid, queue, container)
+    return None if row is None else rows.worker(row)
+
+
 async def stop(db: Database, pod_uid: str, *, reason: str, container: str | None = None) -> dict[WorkerId, int]:
     """Stop the pod's rows and free what they hold; for a pod, or one container of it, that is known to have ended.
 

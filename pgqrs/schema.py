@@ -53,9 +53,8 @@ _HISTORY = "pgqrs_schema_migrations"
 
 
 def lock_key(database_name: str) -> int:
-    """Upstream's advisory lock for migrations: a factor times the CRC-32 of the database's name, as a signed number."""
-    key = _UPSTREAM_LOCK_FACTOR * zlib.crc32(database_name.encode())
-    return (key + 2**63) % 2**64 - 2**63
+    """Upstream's advisory lock for migrations: a factor times the CRC-32 of the database's name."""
+    return _UPSTREAM_LOCK_FACTOR * zlib.crc32(database_name.encode())
 
 
 def _checksum(file: str) -> str:
