@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,17 +91,22 @@ class Ledger:
 
     def progress(self) -> dict[str, int]:
         """How many messages are ready, leased, done and dead."""
-        return self._object(_PROGRESS)
+        return self._numbers(_PROGRESS)
 
     def summary(self) -> dict[str, int]:
         """How many were sent, handled, handled twice, lost and left over."""
-        return self._object(_SUMMARY)
+        return self._numbers(_SUMMARY)
 
     def redeliveries(self) -> list[Redelivery]:
         """Every delivery after a message's first one."""
         return [
             Redelivery(
-                row["message"], row["worker"], row["pod"], row["finished_before"], row["cause"], float(row["started_at"])
+                message=row["message"],
+                worker=row["worker"],
+                pod=row["pod"],
+                finished_before=row["finished_before"],
+                cause=row["cause"],
+                started_at=float(row["started_at"]),
             )
             for row in json.loads(self._query(_REDELIVERIES))
         ]
@@ -111,5 +116,6 @@ class Ledger:
         found: dict[str, list[int]] = json.loads(self._query(_HOLDERS))
         return found
 
-    def _object(self, statement: str) -> Any:
-        return json.loads(self._query(statement))
+    def _numbers(self, statement: str) -> dict[str, int]:
+        numbers: dict[str, int] = json.loads(self._query(statement))
+        return numbers

@@ -1,0 +1,41 @@
+"""How results are shown: tables for people, JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, is_dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from pgqrs import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def plain(value: Any) -> Any:
+    """Turn values of the library into what JSON can say; durations as text, times in RFC 3339."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return duration.render(value)
+    return value
+
+
+def show(rows: Sequence[dict[str, Any]], *, form: str, columns: Sequence[str]) -> None:
+    """Print rows as a table of these columns, or as a JSON list with everything."""
+    if form == "json":
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(*[column.upper() for column in columns], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*["" if row[column] is None else str(row[column]) for column in columns])
+    # Not a terminal: nothing is wrapped, so that lines can be grepped.
+    console = Console()
+    console.print(table, soft_wrap=not console.is_terminal)
