@@ -1,0 +1,128 @@
+"""The pure parts of the library: names, durations, settings, the protocol, and the set of public names."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pgqrs
+from pgqrs import database, duration, names, protocol
+from pgqrs.settings import Settings
+
+_ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("1h30m", 5400), ("7d", 604800), ("1.5s", 1.5), ("250ms", 0.25), ("0s", 0)]
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert duration.parse(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "5", "five", "5 s", "-5s", "5parsecs", "s", "5s ", "٣s", "9" * 400 + "d"])
+def test_what_is_no_duration_is_refused_with_the_field_s_name(text: str) -> None:
+    with pytest.raises(pgqrs.ValidationError, match="leaseDuration"):
+        duration.parse(text, field="leaseDuration")
+
+
+@given(st.integers(min_value=0, max_value=10**12))
+def test_a_duration_survives_being_written(milliseconds: int) -> None:
+    value = timedelta(milliseconds=milliseconds)
+    assert duration.parse(duration.render(value)) == value
+
+
+@pytest.mark.parametrize("name", ["emails", "a b/c", "ü" * 255, "'; DROP TABLE pgqrs_queues; --"])
+def test_queue_names_that_upstream_takes_are_taken(name: str) -> None:
+    assert names.queue_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 256, "a\nb", "\0", " a", "a "])
+def test_other_queue_names_are_refused_with_what_is_allowed(name: str) -> None:
+    with pytest.raises(pgqrs.ValidationError, match="1 to 255 printable"):
+        names.queue_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "1a", 'a"b', "a-b", "x" * 64])
+def test_schema_names_are_plain_identifiers(name: str) -> None:
+    with pytest.raises(pgqrs.ValidationError):
+        names.schema_name(name)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "text"),
+    [
+        ("postgresql://u:secret@db.example:5433/jobs", "db.example:5433/jobs"),
+        ("postgresql://u:secret@db.example/jobs?password=secret", "db.example/jobs"),
+        ("postgresql://u:secret@[::1/jobs", "the database"),
+        ("postgresql://u:secret@db:port/jobs", "the database"),
+    ],
+)
+def test_a_database_is_described_without_its_password(dsn: str, text: str) -> None:
+    assert database.describe(dsn) == text
+
+
+def test_a_pod_s_environment_is_read() -> None:
+    settings = Settings.from_env(
+        {
+            "PGQRS_DSN": "postgresql://db/jobs",
+            "PGQRS_QUEUE": "emails",
+            "PGQRS_HOSTNAME": "web-1.shop",
+            "PGQRS_POD_UID": "u-1",
+            "PGQRS_POD_NAME": "web-1",
+            "PGQRS_POD_NAMESPACE": "shop",
+            "PGQRS_CONTAINER": "app",
+            "PGQRS_SIDECAR": "127.0.0.1:9191",
+            "PGQRS_SIDECAR_TOKEN": "t",
+        }
+    )
+    assert settings.pod == pgqrs.PodIdentity(uid="u-1", name="web-1", namespace="shop", container="app")
+    assert settings.sidecar is not None
+    assert (settings.sidecar.host, settings.sidecar.port, settings.sidecar.token) == ("127.0.0.1", 9191, "t")
+    assert (settings.hostname, settings.queue, settings.schema) == ("web-1.shop", "emails", "public")
+
+
+@pytest.mark.parametrize("address", ["9191", ":9191", "host:", "host:port"])
+def test_a_malformed_sidecar_address_is_refused_by_name(address: str) -> None:
+    with pytest.raises(pgqrs.ConfigurationError, match="PGQRS_SIDECAR"):
+        Settings.from_env({"PGQRS_SIDECAR": address})
+
+
+async def test_messages_of_the_protocol_survive_the_line() -> None:
+    reader = asyncio.StreamReader(limit=protocol.MAX_LINE)
+    reader.feed_data(protocol.encode(protocol.HELLO, worker_id=None, queue="ü\n") + b'{"type":"ping"}')
+    reader.feed_eof()
+    assert await protocol.receive(reader) == {"type": "hello", "worker_id": None, "queue": "ü\n"}
+    assert await protocol.receive(reader) is None, "a line that was cut off is no message"
+
+
+@pytest.mark.parametrize("line", [b"nonsense\n", b"[]\n", b'{"type":1}\n', b"x" * (protocol.MAX_LINE + 1)])
+async def test_anything_else_is_refused(line: bytes) -> None:
+    reader = asyncio.StreamReader(limit=protocol.MAX_LINE)
+    reader.feed_data(line)
+    with pytest.raises(pgqrs.SessionError):
+        await protocol.receive(reader)
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    assert list(pgqrs.__all__) == sorted(pgqrs.__all__)
+    for name in pgqrs.__all__:
+        assert getattr(pgqrs, name).__doc__, name
+
+
+def test_every_error_is_in_the_tree_that_the_module_shows() -> None:
+    shown = set(re.findall(r"\w+Error\b", pgqrs.errors.__doc__ or "")) - {"ValueError"}
+    defined = {name for name in vars(pgqrs.errors) if name.endswith("Error")}
+    assert shown == defined
+
+
+def test_sql_stands_in_its_own_folder_only() -> None:
+    verbs = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|UPDATE \w+ SET|DELETE FROM|CREATE TABLE)\b")
+    sources = [*_ROOT.glob("pgqrs/**/*.py"), *_ROOT.glob("operator/**/*.py"), *_ROOT.glob("sidecar/**/*.py")]
+    assert len(sources) > 20
+    assert [str(path) for path in sources if verbs.search(path.read_text())] == []
