@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -29,6 +30,8 @@ _CONNECT_TIMEOUT = 5.0
 #: SQLSTATE classes and codes after which the same call may succeed later, on another connection.
 _TRANSIENT_CLASSES = ("08", "53", "57P")
 _READ_ONLY = "25006"
+#: The end of `HOST`, `HOST:PORT`, `[IPv6]` or `[IPv6]:PORT`.
+_PORT = re.compile(r"^(?:\[[^\]]*\]|[^:/]*)(?::[0-9]{0,5})?$")
 _UNDEFINED = ("42P01", "42703", "3F000", "42704")
 
 
@@ -36,10 +39,29 @@ def describe(dsn: str) -> str:
     """Name a database for people, as `HOST:PORT/DATABASE`, without user and password."""
     try:
         parts = urlsplit(dsn)
-        port = f":{parts.port}" if parts.port else ""
-        return f"{parts.hostname or 'localhost'}{port}/{unquote(parts.path.lstrip('/'))}"
     except ValueError:
         return "the database"
+    return f"{parts.netloc.rpartition('@')[2] or 'localhost'}/{unquote(parts.path.lstrip('/'))}"
+
+
+def check_dsn(dsn: str) -> str:
+    """Give the address back if it is one of PostgreSQL; several hosts may stand in it, with commas between.
+
+    Raises:
+        ConfigurationError: it is not; the message does not quote it, because it may hold a password.
+    """
+    try:
+        parts = urlsplit(dsn)
+        ports = [_PORT.search(host) for host in parts.netloc.rpartition("@")[2].split(",")]
+    except ValueError:
+        ports, parts = [], urlsplit("")
+    if parts.scheme not in {"postgresql", "postgres"} or not all(ports):
+        message = (
+            "The DSN is not a PostgreSQL address; it has the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE. "
+            "Special characters in user and password are written as in URLs, such as %40 for @."
+        )
+        raise errors.ConfigurationError(message)
+    return dsn
 
 
 @contextlib.contextmanager
@@ -98,15 +120,10 @@ class Database:
             ConfigurationError: the DSN is not a PostgreSQL address.
             ValidationError: the schema's name is not allowed.
         """
-        if not dsn.startswith(("postgresql://", "postgres://")):
-            message = (
-                "The DSN is not a PostgreSQL address; it has the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE."
-            )
-            raise errors.ConfigurationError(message)
         self.schema = names.schema_name(schema)
         self.where = describe(dsn)
         self.timeout = timeout
-        self._dsn = dsn
+        self._dsn = check_dsn(dsn)
         self._max_connections = max_connections
         self._application_name = application_name
         self._pool: asyncpg.Pool | None = None

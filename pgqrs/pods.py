@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from pgqrs.database import Database
     from pgqrs.models import WorkerId, WorkerInfo
 
+#: What PostgreSQL's bigint can hold; an id comes from another process and may be anything.
+_MAX_ID = 2**63 - 1
+
 
 async def beat(db: Database, pod_uid: str, *, silent: Collection[int] = ()) -> list[WorkerInfo]:
     """Send the heartbeat of every live row of the pod in one statement, and give these rows with what they hold.
@@ -69,6 +72,8 @@ async def assign(db: Database, worker_id: int, *, pod_uid: str, queue: str, cont
     Returns:
         The row with what it holds, or None if it is stopped, gone, another pod's or another queue's.
     """
+    if not 0 < worker_id <= _MAX_ID:
+        return None
     row = await db.fetch_row("pods.assign", worker_id, pod_uid, queue, container)
     return None if row is None else rows.worker(row)
 

@@ -33,6 +33,7 @@ class _Orphan:
     """A row from before the sidecar was restarted, whose process may come back."""
 
     deadline: float
+    #: The last heartbeat that the sidecar knows of; a newer one is the process's own. None: not to be compared.
     heartbeat_at: Timestamp | None
 
 
@@ -122,11 +123,17 @@ class PodRows:
             return info
 
     def release(self, worker_id: WorkerId, reason: str) -> asyncio.Event:
-        """Take a row back from a process that has ended; the event is set once the database shows the row as stopped."""
+        """Take a row back from a process that has ended; the event is set once the database shows it as stopped."""
         self._held.pop(worker_id, None)
         ending = self._ending.setdefault(worker_id, _Ending(reason))
         self._wake.set()
         return ending.stopped
+
+    def lend(self, worker_id: WorkerId) -> None:
+        """Let a row be taken up by another connection of the process that has it."""
+        self._held.pop(worker_id, None)
+        self._orphans[worker_id] = _Orphan(self._now() + self._settings.times.rejoin, None)
+        self._wake.set()
 
     def close(self) -> None:
         """Hand out no more rows and make no new ones, because the pod ends."""
@@ -205,8 +212,8 @@ class PodRows:
                 live = await pods.suspend(self._database, self._settings.pod.uid)
             return self._note(live, watched)
 
-    async def leased(self) -> int:
-        """Count the messages that the pod's rows hold, those of processes that have just ended included.
+    async def look(self) -> list[StateChange]:
+        """Read the pod's rows without touching them, and tell which states changed from outside.
 
         Raises:
             DatabaseError: the database does not answer, or refused.
@@ -215,8 +222,12 @@ class PodRows:
             watched = set(self._held)
             with self._outage.watched():
                 live = await pods.live(self._database, self._settings.pod.uid)
-            self._note(live, watched)
-            return sum(info.leased for info in live)
+            return self._note(live, watched)
+
+    @property
+    def leased(self) -> int:
+        """How many messages the pod's rows held when the database was last read, those of dead processes included."""
+        return sum(info.leased for info in self.seen.values())
 
     async def stop(self, *, reason: str) -> dict[WorkerId, int]:
         """Stop all rows of the pod and free what they hold.
@@ -224,8 +235,10 @@ class PodRows:
         Raises:
             DatabaseError: the database does not answer, or refused.
         """
-        with self._outage.watched():
-            return await pods.stop(self._database, self._settings.pod.uid, reason=reason)
+        # The lock keeps a registration that is under way from adding a row afterwards.
+        async with self._reading:
+            with self._outage.watched():
+                return await pods.stop(self._database, self._settings.pod.uid, reason=reason)
 
     def _note(self, live: Iterable[WorkerInfo], watched: set[WorkerId]) -> list[StateChange]:
         """Remember what the database showed; only rows held before the statement ran are known to have been in it."""
@@ -234,7 +247,7 @@ class PodRows:
             info = self.seen.get(worker_id)
             if info is None:
                 del self._orphans[worker_id]
-            elif info.heartbeat_at != orphan.heartbeat_at:
+            elif orphan.heartbeat_at is not None and info.heartbeat_at != orphan.heartbeat_at:
                 # Somebody else sends its heartbeats, so its process lives and has no session on purpose.
                 del self._orphans[worker_id]
         changes = []

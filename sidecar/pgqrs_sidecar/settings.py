@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pgqrs import errors, names
+from pgqrs.database import check_dsn
 from pgqrs.models import PodIdentity
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ class Times:
     hello: float = 5.0
 
 
+_PORTS = Ports()
+_TIMES = Times()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The whole configuration; its `repr` holds no secret."""
@@ -73,17 +78,15 @@ class Settings:
         """
         env = _Environment(environment)
         times = Times(
-            drain=env.seconds("PGQRS_DRAIN_SECONDS", Times.drain, least=0.0),
-            heartbeat=env.seconds("PGQRS_HEARTBEAT_SECONDS", Times.heartbeat),
-            ping=env.seconds("PGQRS_PING_SECONDS", Times.ping),
-            pong=env.seconds("PGQRS_PONG_SECONDS", Times.pong),
-            rejoin=env.seconds("PGQRS_REJOIN_SECONDS", Times.rejoin),
-            hello=env.seconds("PGQRS_HELLO_SECONDS", Times.hello),
+            drain=env.seconds("PGQRS_DRAIN_SECONDS", _TIMES.drain, least=0.0),
+            heartbeat=env.seconds("PGQRS_HEARTBEAT_SECONDS", _TIMES.heartbeat),
+            ping=env.seconds("PGQRS_PING_SECONDS", _TIMES.ping),
+            pong=env.seconds("PGQRS_PONG_SECONDS", _TIMES.pong),
+            rejoin=env.seconds("PGQRS_REJOIN_SECONDS", _TIMES.rejoin),
+            hello=env.seconds("PGQRS_HELLO_SECONDS", _TIMES.hello),
         )
         if times.pong <= times.ping:
-            message = (
-                f"PGQRS_PONG_SECONDS is {times.pong:g}; it must be more than PGQRS_PING_SECONDS, which is {times.ping:g}."
-            )
+            message = f"PGQRS_PONG_SECONDS is {times.pong:g}; allowed is more than PGQRS_PING_SECONDS ({times.ping:g})."
             raise errors.ConfigurationError(message)
         return cls(
             dsn=env.dsn(),
@@ -98,8 +101,8 @@ class Settings:
                 cluster=environment.get("PGQRS_CLUSTER") or None,
             ),
             ports=Ports(
-                http=env.number("PGQRS_SIDECAR_HTTP_PORT", Ports.http, least=0, most=_MAX_PORT),
-                session=env.number("PGQRS_SIDECAR_SESSION_PORT", Ports.session, least=0, most=_MAX_PORT),
+                http=env.number("PGQRS_SIDECAR_HTTP_PORT", _PORTS.http, least=0, most=_MAX_PORT),
+                session=env.number("PGQRS_SIDECAR_SESSION_PORT", _PORTS.session, least=0, most=_MAX_PORT),
             ),
             times=times,
             max_sessions=env.number("PGQRS_MAX_SESSIONS", 64, least=1, most=10_000),
@@ -122,10 +125,11 @@ class _Environment:
 
     def dsn(self) -> str:
         value = self.text("PGQRS_DSN")
-        if not value.startswith(("postgresql://", "postgres://")):
-            message = "PGQRS_DSN is no PostgreSQL address; it has the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE."
-            raise errors.ConfigurationError(message)
-        return value
+        try:
+            return check_dsn(value)
+        except errors.ConfigurationError as error:
+            message = f"PGQRS_DSN: {error}"
+            raise errors.ConfigurationError(message) from error
 
     def schema(self) -> str:
         try:

@@ -49,13 +49,20 @@ class Tasks:
             _log.critical("a task that must run for ever has ended, the sidecar ends", extra={"task": task.get_name()})
             self.failed.set()
 
+    async def cancel(self, *names: str, timeout: float) -> None:
+        """Cancel the tasks of these names and wait for them, at most `timeout` seconds."""
+        await self._cancel({task for task in self._running if task.get_name() in names}, timeout)
+
     async def aclose(self, *, timeout: float) -> None:
-        """Cancel all tasks and wait for them, at most `timeout` seconds; one that hangs longer is named in the log."""
-        running = set(self._running)
-        for task in running:
+        """Cancel all tasks and wait for them, at most `timeout` seconds."""
+        await self._cancel(set(self._running), timeout)
+
+    @staticmethod
+    async def _cancel(tasks: set[asyncio.Task[Any]], timeout: float) -> None:
+        for task in tasks:
             task.cancel()
-        if not running:
+        if not tasks:
             return
-        _, hanging = await asyncio.wait(running, timeout=timeout)
+        _, hanging = await asyncio.wait(tasks, timeout=timeout)
         for task in hanging:
             _log.warning("background task does not end", extra={"task": task.get_name()})

@@ -60,7 +60,8 @@ def test_schema_names_are_plain_identifiers(name: str) -> None:
         ("postgresql://u:secret@db.example:5433/jobs", "db.example:5433/jobs"),
         ("postgresql://u:secret@db.example/jobs?password=secret", "db.example/jobs"),
         ("postgresql://u:secret@[::1/jobs", "the database"),
-        ("postgresql://u:secret@db:port/jobs", "the database"),
+        ("postgresql://u:secret@db:port/jobs", "db:port/jobs"),
+        ("postgresql://u:secret@db-1:5432,db-2:5433/jobs", "db-1:5432,db-2:5433/jobs"),
     ],
 )
 def test_a_database_is_described_without_its_password(dsn: str, text: str) -> None:

@@ -1,0 +1,194 @@
+"""The few calls to the API server that the operator makes, as JSON in and out; each has a deadline.
+
+Transport, TLS and credentials are those of the `kubernetes` package, its asyncio half; its thousands of models are left
+alone, because a list of pods turned into objects costs ten times the memory and is thrown away at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+
+from pgqrs_operator.resources.common import API_VERSION, QUEUE_LABEL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kubernetes.aio.client.api_client import ApiClient
+
+_TIMEOUT = 10.0
+_LIST_TIMEOUT = 60.0
+_PAGE = 500
+_SUCCESS = range(200, 300)
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+class ApiError(Exception):
+    """The API server could not be reached or refused a call."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        """Say what happened; `status` is the one of HTTP, or None where there was no answer."""
+        super().__init__(message)
+        self.status = status
+
+
+class NotFoundError(ApiError):
+    """The object is not there (404)."""
+
+
+class ConflictError(ApiError):
+    """The object was changed by somebody else in the meantime, or exists already (409)."""
+
+
+class Kubernetes:
+    """An API server."""
+
+    def __init__(self, client: ApiClient) -> None:
+        """Take a client that somebody else opens and closes."""
+        self._client = client
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        timeout: float = _TIMEOUT,
+    ) -> dict[str, Any]:
+        headers = {"Accept": accept, "Content-Type": content_type, **self._client.default_headers}
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        try:
+            async with asyncio.timeout(timeout):
+                response = await self._client.rest_client.request(  # type: ignore[no-untyped-call]  # not annotated upstream
+                    method, url, headers=headers, body=body
+                )
+                data = await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            message = f"{method} {path}: the API server cannot be reached ({type(error).__name__})"
+            raise ApiError(message) from error
+        if response.status in _SUCCESS:
+            answer: dict[str, Any] = json.loads(data)
+            return answer
+        kinds = {404: NotFoundError, 409: ConflictError}
+        message = f"{method} {path}: HTTP {response.status}: {_explanation(data)}"
+        raise kinds.get(response.status, ApiError)(message, response.status)
+
+    async def _list(
+        self, path: str, query: Mapping[str, str] | None = None, accept: str = "application/json"
+    ) -> Listing:
+        """Read a whole list as it is now (no resourceVersion: a quorum read), page by page."""
+        items: list[dict[str, Any]] = []
+        more = dict(query or {}, limit=str(_PAGE))
+        while True:
+            page = await self._call("GET", path, query=more, accept=accept, timeout=_LIST_TIMEOUT)
+            items += page.get("items") or ()
+            metadata = page.get("metadata", {})
+            if not metadata.get("continue"):
+                return Listing(items, str(metadata.get("resourceVersion", "")))
+            more["continue"] = metadata["continue"]
+
+    async def list_resources(self, plural: str, kind: str, namespace: str | None) -> Listing:
+        """List all resources of one of our kinds."""
+        found = await self._list(_path(plural, namespace))
+        for item in found.items:
+            # Items of a list do not say what they are.
+            item.setdefault("kind", kind)
+        return found
+
+    async def list_labelled_pods(self, namespace: str | None) -> Listing:
+        """List the pods that carry our label."""
+        where = f"/namespaces/{quote(namespace)}" if namespace else ""
+        return await self._list(f"/api/v1{where}/pods", {"labelSelector": QUEUE_LABEL})
+
+    async def list_pod_uids(self, namespace: str) -> set[str]:
+        """List the uids of all pods of a namespace, labelled or not."""
+        found = await self._list(f"/api/v1/namespaces/{quote(namespace)}/pods", accept=_METADATA_ONLY)
+        return {item["metadata"]["uid"] for item in found.items}
+
+    async def get_pod(self, namespace: str, name: str) -> dict[str, Any]:
+        """Read a pod as it is now.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        return await self._call("GET", f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name)}")
+
+    async def get_secret(self, namespace: str, name: str) -> dict[str, Any]:
+        """Read a Secret.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        return await self._call("GET", f"/api/v1/namespaces/{quote(namespace)}/secrets/{quote(name)}")
+
+    async def patch_status(self, plural: str, namespace: str, name: str, status: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge something into the status of a resource.
+
+        Raises:
+            NotFoundError: it is gone.
+        """
+        path = f"{_path(plural, namespace)}/{quote(name)}/status"
+        return await self._call("PATCH", path, body={"status": status}, content_type="application/merge-patch+json")
+
+    async def patch_finalizers(
+        self, plural: str, namespace: str, name: str, *, version: int, finalizers: list[str]
+    ) -> dict[str, Any]:
+        """Set the finalizers of a resource that still has this version.
+
+        Raises:
+            NotFoundError: it is gone.
+            ConflictError: it has another version by now.
+        """
+        metadata = {"resourceVersion": str(version), "finalizers": finalizers}
+        path = f"{_path(plural, namespace)}/{quote(name)}"
+        return await self._call("PATCH", path, body={"metadata": metadata}, content_type="application/merge-patch+json")
+
+    async def create(self, plural: str, namespace: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a resource.
+
+        Raises:
+            ConflictError: there is one of this name.
+        """
+        return await self._call("POST", _path(plural, namespace), body=dict(body))
+
+    async def delete(self, plural: str, namespace: str, name: str, *, uid: str) -> None:
+        """Delete exactly this resource; a finalizer may keep it for a while.
+
+        Raises:
+            NotFoundError: it is gone.
+            ConflictError: another one has this name by now.
+        """
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        await self._call("DELETE", f"{_path(plural, namespace)}/{quote(name)}", body=options)
+
+    async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
+        """Make an Event."""
+        await self._call("POST", f"/api/v1/namespaces/{quote(namespace)}/events", body=dict(body))
+
+
+class Listing:
+    """A list of objects, and the version of the cluster that it shows."""
+
+    def __init__(self, items: list[dict[str, Any]], version: str) -> None:
+        self.items = items
+        self.version = int(version) if version.isascii() and version.isdigit() else 0
+
+
+def _path(plural: str, namespace: str | None) -> str:
+    where = f"/namespaces/{quote(namespace)}" if namespace else ""
+    return f"/apis/{API_VERSION}{where}/{plural}"
+
+
+def _explanation(data: bytes) -> str:
+    try:
+        return str(json.loads(data).get("message", ""))[:500]
+    except (ValueError, AttributeError):
+        return data[:200].decode(errors="replace")

@@ -1,0 +1,65 @@
+"""What both kinds share: names, the base of their models, conditions. Models describe what is stored, without I/O."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from pgqrs import duration
+
+GROUP = "pgqrs.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+QUEUES = "pgqrsqueues"
+WORKERS = "pgqrsworkers"
+FINALIZER = f"{GROUP}/finalizer"
+#: On a pod: the name of its `PgqrsQueue`.
+QUEUE_LABEL = f"{GROUP}/queue"
+INJECTED_ANNOTATION = f"{GROUP}/injected"
+PAUSED_ANNOTATION = f"{GROUP}/paused-reconciliation"
+SIDECAR_CONTAINER = "pgqrs-sidecar"
+
+#: The longest name that Kubernetes gives an object.
+OBJECT_NAME_LENGTH = 253
+
+
+class Model(BaseModel):
+    """A part of a resource: snake_case here, camelCase in the cluster; unknown fields belong to newer versions."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+    def document(self) -> dict[str, Any]:
+        """Give it as it stands in the cluster, without what is not set."""
+        return self.model_dump(by_alias=True, exclude_none=True)
+
+
+#: A duration in the grammar of Go; its range is a matter of the field and is checked with a message of its own.
+Duration = Annotated[str, Field(pattern=duration.PATTERN, max_length=32)]
+ObjectName = Annotated[str, Field(min_length=1, max_length=OBJECT_NAME_LENGTH)]
+
+
+class Condition(Model):
+    """One aspect of the state of a resource, as all of Kubernetes writes it."""
+
+    type: Literal["Ready", "Reconciling", "Stalled"] = Field(description="Which aspect of the resource this is.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: str = Field(max_length=128, description="Why, in one CamelCase word.")
+    message: str = Field(max_length=4096, description="Why, for people, and what to do.")
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = Field(
+        description="Since when the status is what it is."
+    )
+    observed_generation: int = Field(ge=0, description="The generation of the resource that this speaks of.")
+
+
+Conditions = Annotated[
+    list[Condition],
+    Field(
+        max_length=8,
+        description=(
+            "Ready: what is declared is true. Reconciling: work goes on by itself. Stalled: somebody has to act."
+        ),
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    ),
+]

@@ -1,0 +1,201 @@
+"""What the cluster looked like last: resources and pods, kept small, in memory only.
+
+Watches and lists put into it whatever they see, in any order; an older version never replaces a newer one. It decides
+nothing, and it wakes whoever waits for a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from pgqrs_operator import pods
+from pgqrs_operator.facts import Key
+from pgqrs_operator.resources.common import FINALIZER, PAUSED_ANNOTATION
+from pgqrs_operator.resources.queue import QueueSpec
+from pgqrs_operator.resources.worker import WorkerSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from pgqrs_operator.pods import Pod
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """What both kinds have in common."""
+
+    kind: str
+    key: Key
+    uid: str
+    version: int
+    generation: int
+    created: str
+    #: Since when it is being deleted.
+    deleting: datetime | None
+    finalizers: tuple[str, ...]
+    #: Annotated to be left alone.
+    frozen: bool
+    #: Why its specification cannot be read.
+    problem: str
+    status: Mapping[str, Any]
+
+    @property
+    def age(self) -> tuple[str, str]:
+        """Orders resources: the first one of two is the one that counts."""
+        return self.created, self.uid
+
+    @property
+    def held(self) -> bool:
+        """Whether it waits for us before it disappears."""
+        return FINALIZER in self.finalizers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue(Resource):
+    """A `PgqrsQueue`."""
+
+    spec: QueueSpec
+
+    @property
+    def queue_name(self) -> str:
+        """The queue's name in the database."""
+        return self.spec.queue_name or self.key.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker(Resource):
+    """A `PgqrsWorker`."""
+
+    spec: WorkerSpec | None
+    #: The pod that owns it.
+    pod_uid: str | None
+    pod_name: str | None
+
+    @property
+    def queue_key(self) -> Key | None:
+        """The `PgqrsQueue` that it belongs to."""
+        return Key(self.key.namespace, self.spec.queue_ref.name) if self.spec else None
+
+
+def _common(body: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = body.get("metadata", {})
+    deleting = metadata.get("deletionTimestamp")
+    return {
+        "kind": body.get("kind", ""),
+        "key": Key(metadata.get("namespace", ""), metadata.get("name", "")),
+        "uid": metadata.get("uid", ""),
+        "version": pods.version(metadata),
+        "generation": metadata.get("generation", 0),
+        "created": metadata.get("creationTimestamp", ""),
+        "deleting": datetime.fromisoformat(deleting) if deleting else None,
+        "finalizers": tuple(metadata.get("finalizers") or ()),
+        "frozen": (metadata.get("annotations") or {}).get(PAUSED_ANNOTATION) == "true",
+        "status": body.get("status") or {},
+    }
+
+
+def _explained(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"spec.{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+
+
+def read_queue(body: Mapping[str, Any]) -> Queue:
+    """Read a `PgqrsQueue`; one that the schema of this version would refuse gets the defaults and a problem."""
+    problem = ""
+    try:
+        spec = QueueSpec.model_validate(body.get("spec") or {})
+    except ValidationError as error:
+        spec, problem = QueueSpec(), _explained(error)
+    return Queue(**_common(body), spec=spec, problem=problem)
+
+
+def read_worker(body: Mapping[str, Any]) -> Worker:
+    """Read a `PgqrsWorker`."""
+    spec, problem = None, ""
+    try:
+        spec = WorkerSpec.model_validate(body.get("spec") or {})
+    except ValidationError as error:
+        problem = _explained(error)
+    owners = body.get("metadata", {}).get("ownerReferences") or ()
+    pod = next((o for o in owners if o.get("kind") == "Pod" and o.get("apiVersion") == "v1"), None)
+    return Worker(
+        **_common(body),
+        spec=spec,
+        problem=problem,
+        pod_uid=pod["uid"] if pod else None,
+        pod_name=pod["name"] if pod else None,
+    )
+
+
+class _Item(Protocol):
+    @property
+    def key(self) -> Key: ...
+    @property
+    def uid(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+
+
+T = TypeVar("T", bound=_Item)
+
+
+@dataclass(slots=True)
+class Shelf(Generic[T]):
+    """All objects of one kind by their uid."""
+
+    _read: Callable[[Mapping[str, Any]], T]
+    _changed: asyncio.Event
+    _items: dict[str, T] = field(default_factory=dict)
+    #: What was seen to disappear, so that a list that was read before cannot bring it back.
+    _gone: dict[str, int] = field(default_factory=dict)
+
+    def put(self, body: Mapping[str, Any]) -> None:
+        """Take what a watch or a patch shows, unless something newer is there."""
+        item = self._read(body)
+        old = self._items.get(item.uid)
+        if self._gone.get(item.uid, -1) >= item.version or (old and old.version >= item.version):
+            return
+        self._items[item.uid] = item
+        self._changed.set()
+
+    def drop(self, uid: str, version: int) -> None:
+        """Forget an object that is gone."""
+        self._gone[uid] = version
+        if self._items.pop(uid, None):
+            self._changed.set()
+
+    def replace(self, bodies: Iterable[Mapping[str, Any]], version: int) -> None:
+        """Take a whole list as of this version; what is older and not in it is gone."""
+        seen = set()
+        for body in bodies:
+            seen.add(body.get("metadata", {}).get("uid", ""))
+            self.put(body)
+        for uid, item in list(self._items.items()):
+            if uid not in seen and item.version <= version:
+                self.drop(uid, version)
+        self._gone = {uid: at for uid, at in self._gone.items() if at >= version}
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(list(self._items.values()))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def get(self, uid: str) -> T | None:
+        """Find one by its uid."""
+        return self._items.get(uid)
+
+
+class Store:
+    """All that is known of the cluster."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+        self.queues: Shelf[Queue] = Shelf(read_queue, self.changed)
+        self.workers: Shelf[Worker] = Shelf(read_worker, self.changed)
+        self.pods: Shelf[Pod] = Shelf(pods.read, self.changed)

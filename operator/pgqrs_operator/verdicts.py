@@ -1,0 +1,109 @@
+"""What is said about a resource: a verdict, and the conditions and status that follow from it. Pure; it does no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pgqrs_operator.resources.common import Condition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+#: `Message` columns and `kubectl describe` become unreadable beyond.
+_MESSAGE_LENGTH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a resource is doing: exactly one of ready, waiting for something that may pass, or in need of somebody."""
+
+    kind: Literal["ready", "waiting", "stalled"]
+    #: One CamelCase word.
+    reason: str
+    #: What is the case and what to do; never with a password.
+    message: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether what is declared is true."""
+        return self.kind == "ready"
+
+
+def ready(reason: str, message: str) -> Verdict:
+    """What is declared is true."""
+    return Verdict("ready", reason, message)
+
+
+def waiting(reason: str, message: str) -> Verdict:
+    """It is not true yet, and becomes so by itself."""
+    return Verdict("waiting", reason, message)
+
+
+def stalled(reason: str, message: str) -> Verdict:
+    """It is not true, and somebody has to change something."""
+    return Verdict("stalled", reason, message)
+
+
+def conditions(
+    verdict: Verdict, *, generation: int, previous: Sequence[Mapping[str, Any]], now: datetime
+) -> list[dict[str, Any]]:
+    """Write a verdict as the conditions Ready, Reconciling and Stalled.
+
+    Args:
+        verdict: what to say.
+        generation: the generation of the resource that was judged.
+        previous: the conditions as they stand; one whose status stays keeps its time.
+        now: the time of those that change.
+    """
+    before = {condition.get("type"): condition for condition in previous}
+    stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    found = []
+    for kind, holds in (
+        ("Ready", verdict.kind == "ready"),
+        ("Reconciling", verdict.kind == "waiting"),
+        ("Stalled", verdict.kind == "stalled"),
+    ):
+        status = "True" if holds else "False"
+        old = before.get(kind, {})
+        about = holds or kind == "Ready"
+        found.append(
+            Condition(
+                type=kind,  # type: ignore[arg-type]
+                status=status,  # type: ignore[arg-type]
+                reason=verdict.reason if about else f"Not{kind}",
+                message=_shortened(verdict.message) if about else "",
+                last_transition_time=old.get("lastTransitionTime", stamp) if old.get("status") == status else stamp,
+                observed_generation=generation,
+            ).document()
+        )
+    return found
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= _MESSAGE_LENGTH else f"{message[: _MESSAGE_LENGTH - 1]}…"
+
+
+def condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """Find one condition in a status; an empty one where it is not there."""
+    for found in status.get("conditions") or ():
+        if found.get("type") == kind:
+            return found if isinstance(found, dict) else {}
+    return {}
+
+
+def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the JSON merge patch (RFC 7386) that turns `old` into `new`; empty if they are the same."""
+    patch: dict[str, Any] = {}
+    for key in old.keys() - new.keys():
+        patch[key] = None
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            deeper = merge_patch(before, value)
+            if deeper:
+                patch[key] = deeper
+        elif key not in old or before != value:
+            patch[key] = value
+    return patch

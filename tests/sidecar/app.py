@@ -1,0 +1,44 @@
+"""An app as a test's pod runs it: consumes one message after the other, and tells as JSON lines what happens.
+
+Like many real apps it does nothing on SIGTERM: it goes on until it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+
+import pgqrs
+
+
+def _tell(event: str, **fields: object) -> None:
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+
+async def main(handler_seconds: float) -> None:
+    """Consume until told to drain; then wait for the end, or say goodbye on SIGUSR1."""
+    goodbye = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, lambda: None)
+    loop.add_signal_handler(signal.SIGUSR1, goodbye.set)
+    async with pgqrs.Consumer() as consumer:
+        _tell("started", worker_id=consumer.worker_id)
+        consuming = asyncio.create_task(_consume(consumer, handler_seconds))
+        await goodbye.wait()
+        consuming.cancel()
+        await asyncio.wait([consuming])
+    _tell("ended")
+
+
+async def _consume(consumer: pgqrs.Consumer, handler_seconds: float) -> None:
+    async for message in consumer:
+        _tell("leased", id=message.id, read_ct=message.read_ct)
+        await asyncio.sleep(handler_seconds)
+        _tell("archived", id=message.id, archived=await consumer.archive(message.id))
+    _tell("drained")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(float(sys.argv[1])))

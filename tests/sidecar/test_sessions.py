@@ -1,0 +1,156 @@
+"""Who gets a session, and what becomes of those who don't keep to the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pgqrs import protocol
+from tests.sidecar.processes import TOKEN, Pod, eventually
+
+if TYPE_CHECKING:
+    from tests.sidecar.conftest import Observer
+
+
+async def _refusal(pod: Pod, **hello: Any) -> str:
+    async with pod.session(**hello) as session:
+        message = await session.next()
+        assert message is not None
+        assert message["type"] == "error"
+        assert TOKEN not in message["message"]
+        assert await session.next() is None
+        return str(message["code"])
+
+
+@pytest.mark.parametrize("token", ["wrong", "", None, 7, TOKEN + "x", "\ud800"])
+async def test_a_wrong_token_is_refused(pod: Pod, database: Observer, token: object) -> None:
+    await pod.sidecar()
+    assert await _refusal(pod, token=token) == "forbidden"
+    # Even an otherwise hopeless hello learns nothing else.
+    assert await _refusal(pod, token=token, protocol=99, queue="nonsense") == "forbidden"
+    (row,) = await database.rows()
+    assert row["container"] is None
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        {"protocol": 2},
+        {"protocol": None},
+        {"queue": None},
+        {"container": ""},
+        {"container": "x" * 254},
+        {"container": 3},
+        {"pid": "7"},
+        {"pid": True},
+        {"worker_id": "7"},
+    ],
+)
+async def test_a_malformed_hello_is_refused(pod: Pod, hello: dict[str, Any]) -> None:
+    await pod.sidecar()
+    assert await _refusal(pod, **hello) == "protocol"
+
+
+async def test_a_queue_that_cannot_exist_is_unknown(pod: Pod) -> None:
+    await pod.sidecar()
+    assert await _refusal(pod, queue="a\x00b") == "unknown_queue"
+
+
+@pytest.mark.parametrize("line", [b"GET / HTTP/1.1\r\n", b"[]\n", b'{"type":7}\n', b"\xff\n", b"x" * 70_000 + b"\n"])
+async def test_what_is_no_session_is_refused(pod: Pod, line: bytes) -> None:
+    await pod.sidecar()
+    reader, writer = await asyncio.open_connection("127.0.0.1", pod.session_port)
+    try:
+        writer.write(line)
+        answer = protocol.decode(await reader.readline())
+        assert (answer["type"], answer["code"]) == ("error", "protocol")
+    finally:
+        writer.close()
+
+
+async def test_a_connection_that_says_nothing_is_closed(pod: Pod) -> None:
+    await pod.sidecar(PGQRS_HELLO_SECONDS="0.2")
+    reader, writer = await asyncio.open_connection("127.0.0.1", pod.session_port)
+    try:
+        answer = protocol.decode(await reader.readline())
+        assert answer["code"] == "protocol"
+        assert await reader.read() == b""
+    finally:
+        writer.close()
+
+
+async def test_more_sessions_than_allowed_are_refused_until_one_ends(pod: Pod) -> None:
+    await pod.sidecar(PGQRS_MAX_SESSIONS="1")
+    async with pod.session() as session:
+        await session.welcome()
+        assert await _refusal(pod) == "unavailable"
+
+    async def welcome() -> bool:
+        async with pod.session() as session:
+            message = await session.next()
+            return message is not None and message["type"] == "welcome"
+
+    await eventually(welcome)
+
+
+async def test_a_session_that_breaks_the_protocol_loses_its_row(pod: Pod, database: Observer) -> None:
+    await pod.sidecar()
+    async with pod.session() as session:
+        worker_id = (await session.welcome())["worker_id"]
+        session.write(b"this is not JSON\n")
+        message = await session.next()
+        assert message is not None
+        assert (message["type"], message["code"]) == ("error", "protocol")
+
+    async def stopped() -> bool:
+        return await database.state(worker_id) == "stopped"
+
+    await eventually(stopped)
+
+
+async def test_unknown_messages_are_passed_over(pod: Pod) -> None:
+    await pod.sidecar()
+    async with pod.session() as session:
+        await session.welcome()
+        session.send("mood", value="good")
+        session.send("goodbye")
+        assert await session.next() == {"type": "bye"}
+
+
+async def test_a_second_connection_of_the_same_process_takes_its_row_over(pod: Pod, database: Observer) -> None:
+    await pod.sidecar()
+    async with pod.session(pid=7) as first:
+        worker_id = (await first.welcome())["worker_id"]
+        async with pod.session(pid=7, worker_id=worker_id) as second:
+            assert (await second.welcome())["worker_id"] == worker_id
+            assert await first.next() is None
+            assert await database.state(worker_id) == "ready"
+            second.send("goodbye")
+            assert await second.next() == {"type": "bye"}
+    assert await database.state(worker_id) == "stopped"
+
+
+async def test_another_process_cannot_take_a_row_that_is_held(pod: Pod, database: Observer) -> None:
+    await pod.sidecar()
+    async with pod.session(pid=7) as first:
+        worker_id = (await first.welcome())["worker_id"]
+        assert await _refusal(pod, pid=8, worker_id=worker_id) == "replaced"
+        assert await _refusal(pod, pid=7, container="other", worker_id=worker_id) == "replaced"
+        assert await database.state(worker_id) == "ready"
+
+
+async def test_a_row_that_is_stopped_or_foreign_cannot_be_taken_up(pod: Pod, database: Observer) -> None:
+    await pod.sidecar()
+    async with pod.session() as session:
+        worker_id = (await session.welcome())["worker_id"]
+        session.send("goodbye")
+        assert await session.next() == {"type": "bye"}
+    assert await _refusal(pod, worker_id=worker_id) == "replaced"
+    assert await _refusal(pod, worker_id=2**70) == "replaced"
+    (foreign,) = await database.fetch(
+        "INSERT INTO pgqrs_workers (name, queue_id, pod_uid) "
+        "SELECT 'other:1', id, 'other' FROM pgqrs_queues RETURNING id"
+    )
+    assert await _refusal(pod, worker_id=foreign["id"]) == "replaced"
