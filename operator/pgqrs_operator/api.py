@@ -169,6 +169,28 @@ class Kubernetes:
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         await self._call("DELETE", f"{_path(plural, namespace)}/{quote(name)}", body=options)
 
+    async def scale(self, namespace: str, deployment: str, replicas: int) -> None:
+        """Set how many pods a Deployment has.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        await self._call(
+            "PATCH",
+            f"{_deployment(namespace, deployment)}/scale",
+            body={"spec": {"replicas": replicas}},
+            content_type="application/merge-patch+json",
+        )
+
+    async def replicas(self, namespace: str, deployment: str) -> int:
+        """Count the pods that a Deployment has now.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        scale = await self._call("GET", f"{_deployment(namespace, deployment)}/scale")
+        return int(scale.get("status", {}).get("replicas", 0))
+
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
         """Make an Event."""
         await self._call("POST", f"/api/v1/namespaces/{quote(namespace)}/events", body=dict(body))
@@ -185,6 +207,10 @@ class Listing:
 def _path(plural: str, namespace: str | None) -> str:
     where = f"/namespaces/{quote(namespace)}" if namespace else ""
     return f"/apis/{API_VERSION}{where}/{plural}"
+
+
+def _deployment(namespace: str, name: str) -> str:
+    return f"/apis/apps/v1/namespaces/{quote(namespace)}/deployments/{quote(name)}"
 
 
 def _explanation(data: bytes) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pgqrs_operator.logs import LEVELS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_MAX_PORT = 65535
 
 
 class SettingsError(ValueError):
@@ -18,28 +21,45 @@ class SettingsError(ValueError):
 class Settings:
     """The environment of the operator, read once."""
 
+    #: Where the operator itself is installed, and the name of the Helm release.
+    namespace: str = "pgqrs-system"
+    release: str = "pgqrs"
     #: The namespace whose resources and pods are looked after; None for all namespaces.
     watch_namespace: str | None = None
     #: Tells apart clusters that share a database; part of every owner that is written into a row.
     cluster: str | None = None
+    #: Whether the webhook's certificate is ours to keep; else something like cert-manager does it.
+    manage_webhook: bool = True
     health_port: int = 8080
+    log_level: str = "INFO"
 
     @classmethod
-    def from_env(cls, environment: Mapping[str, str] | None = None) -> Settings:
+    def from_env(cls, environment: Mapping[str, str]) -> Settings:
         """Read `PGQRS_*`.
 
         Raises:
             SettingsError: a value is malformed.
         """
-        env = os.environ if environment is None else environment
-        port = env.get("PGQRS_HEALTH_PORT") or "8080"
-        if not port.isascii() or not port.isdigit() or not 0 <= int(port) < 2**16:
+
+        def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
+            value = environment.get(name) or default
+            if value not in allowed:
+                message = f"{name} is {value!r}; allowed are {', '.join(allowed)}."
+                raise SettingsError(message)
+            return value
+
+        port = environment.get("PGQRS_HEALTH_PORT") or "8080"
+        if not port.isascii() or not port.isdigit() or not 0 <= int(port) <= _MAX_PORT:
             message = f"PGQRS_HEALTH_PORT is {port!r}; it is a TCP port, such as 8080."
             raise SettingsError(message)
         return cls(
-            watch_namespace=env.get("PGQRS_WATCH_NAMESPACE") or None,
-            cluster=env.get("PGQRS_CLUSTER") or None,
+            namespace=environment.get("PGQRS_OPERATOR_NAMESPACE") or "pgqrs-system",
+            release=environment.get("PGQRS_RELEASE") or "pgqrs",
+            watch_namespace=environment.get("PGQRS_WATCH_NAMESPACE") or None,
+            cluster=environment.get("PGQRS_CLUSTER") or None,
+            manage_webhook=choice("PGQRS_MANAGE_WEBHOOK", "true", ("true", "false")) == "true",
             health_port=int(port),
+            log_level=choice("PGQRS_LOG_LEVEL", "INFO", LEVELS),
         )
 
     def owner(self, namespace: str, name: str) -> str:

@@ -27,8 +27,7 @@ class WorkerSpec(Model):
 
     queue_ref: QueueRef = Field(description="The queue that the worker serves. Cannot be changed.")
     hostname: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[^#\s]+$")] | None = Field(
-        default=None,
-        description="First half of the worker's name HOSTNAME:PORT. Absent if a pod owns this.",
+        default=None, description="First half of the worker's name HOSTNAME:PORT. Absent if a pod owns this."
     )
     port: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
         default=None, description="Second half of the worker's name. Absent if a pod owns this resource."
@@ -36,8 +35,8 @@ class WorkerSpec(Model):
     state: State | None = Field(
         default=None,
         description=(
-            "Suspended: takes no new message, finishes what it has, then pauses. Stopped: the same, then ends for good. "
-            "Ready: works, and is resumed if anybody else paused it. Absent: the worker's own process decides; "
+            "Suspended: takes no new message, finishes what it has, then pauses. Stopped: the same, then ends. "
+            "Ready: works, and is resumed if anybody else paused it. Absent: its own process decides; "
             "what this resource paused before is resumed."
         ),
     )

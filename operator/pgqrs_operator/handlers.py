@@ -1,0 +1,62 @@
+"""kopf's part: it watches, and every event goes into the store as it is. Nothing is decided here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import kopf
+
+from pgqrs_operator.pods import version
+from pgqrs_operator.resources.common import FINALIZER, GROUP, QUEUE_LABEL, QUEUES, VERSION, WORKERS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pgqrs_operator.store import Shelf, Store
+
+_DELETED = "DELETED"
+#: A watch that shows nothing for this long, in seconds, is opened anew; bookmarks come every minute.
+_INACTIVITY_SECONDS = 70.0
+
+
+def registry(store: Store) -> kopf.OperatorRegistry:
+    """Give the handlers of our two kinds and of labelled pods."""
+    handlers = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=handlers)
+    def log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        # kopf's default would import the whole synchronous half of the `kubernetes` package.
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    @kopf.on.event(GROUP, VERSION, QUEUES, registry=handlers)
+    def queue_seen(event: Mapping[str, Any], **_: Any) -> None:
+        _take(store.queues, event, "PgqrsQueue")
+
+    @kopf.on.event(GROUP, VERSION, WORKERS, registry=handlers)
+    def worker_seen(event: Mapping[str, Any], **_: Any) -> None:
+        _take(store.workers, event, "PgqrsWorker")
+
+    @kopf.on.event("", "v1", "pods", labels={QUEUE_LABEL: kopf.PRESENT}, registry=handlers)
+    def pod_seen(event: Mapping[str, Any], **_: Any) -> None:
+        _take(store.pods, event, "Pod")
+
+    return handlers
+
+
+def _take(shelf: Shelf[Any], event: Mapping[str, Any], kind: str) -> None:
+    body = event["object"]
+    if event["type"] == _DELETED:
+        shelf.drop(body["metadata"]["uid"], version(body["metadata"]))
+    else:
+        shelf.put({**body, "kind": kind})
+
+
+def settings() -> kopf.OperatorSettings:
+    """Give kopf's settings: no events and no annotations of its own, only labelled pods."""
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False
+    chosen.persistence.finalizer = FINALIZER
+    chosen.scanning.disabled = True
+    chosen.watching.inactivity_timeout = _INACTIVITY_SECONDS
+    chosen.watching.label_selectors["v1", "pods"] = QUEUE_LABEL
+    return chosen

@@ -1,0 +1,162 @@
+"""Writes to the cluster what was found: conditions, status, finalizers, Events. Only what differs is written.
+
+A write that fails is logged and left to the next round, which finds the same difference again; nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pgqrs_operator import verdicts
+from pgqrs_operator.api import ApiError, ConflictError, NotFoundError
+from pgqrs_operator.resources.common import API_VERSION, FINALIZER, QUEUES, WORKERS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable, Mapping
+
+    from pgqrs_operator.api import Kubernetes
+    from pgqrs_operator.pods import Pod
+    from pgqrs_operator.store import Resource, Store
+    from pgqrs_operator.verdicts import Verdict
+
+_log = logging.getLogger(__name__)
+
+#: Writes that are under way at a time.
+_PARALLEL = 16
+_PLURALS = {"PgqrsQueue": QUEUES, "PgqrsWorker": WORKERS}
+_COMPONENT = "pgqrs-operator"
+
+
+class Reporter:
+    """The one writer of resources."""
+
+    def __init__(self, kubernetes: Kubernetes, store: Store) -> None:
+        self._kubernetes = kubernetes
+        self._store = store
+        self._slots = asyncio.Semaphore(_PARALLEL)
+
+    async def together(self, writes: Iterable[Awaitable[None]]) -> None:
+        """Carry out writes side by side."""
+        async with asyncio.TaskGroup() as group:
+            for write in writes:
+                group.create_task(self._slotted(write))
+
+    async def _slotted(self, write: Awaitable[None]) -> None:
+        async with self._slots:
+            await write
+
+    def _keep(self, body: Mapping[str, Any]) -> None:
+        shelf = self._store.queues if body.get("kind") == "PgqrsQueue" else self._store.workers
+        shelf.put(body)
+
+    async def tell(self, resource: Resource, verdict: Verdict, details: Mapping[str, Any] | None = None) -> None:
+        """Write the verdict, and what else the status is to say.
+
+        Args:
+            resource: the resource as it was judged.
+            verdict: the judgement.
+            details: other fields of the status; None leaves them as they are.
+        """
+        old = resource.status
+        new = {
+            **(old if details is None else details),
+            "conditions": verdicts.conditions(
+                verdict, generation=resource.generation, previous=old.get("conditions") or (), now=datetime.now(UTC)
+            ),
+            "observedGeneration": resource.generation,
+        }
+        patch = verdicts.merge_patch(old, new)
+        if not patch:
+            return
+        plural = _PLURALS[resource.kind]
+        try:
+            self._keep(await self._kubernetes.patch_status(plural, *resource.key, patch))
+        except NotFoundError:
+            return
+        except ApiError as error:
+            _log.warning("status not written", extra={"resource": str(resource.key), "error": str(error)})
+            return
+        before = verdicts.condition(old, "Ready")
+        if (before.get("status"), before.get("reason")) != (("True" if verdict.ready else "False"), verdict.reason):
+            _log.info(
+                "verdict",
+                extra={"kind": resource.kind, "resource": str(resource.key), "reason": verdict.reason,
+                       "text": verdict.message},
+            )  # fmt: skip
+            if verdict.ready or verdict.kind == "stalled" or before.get("status") == "True":
+                await self.event(resource, verdict.reason, verdict.message, warning=not verdict.ready)
+
+    async def hold(self, resource: Resource) -> None:
+        """Put our finalizer on a resource."""
+        await self._finalizers(resource, [*resource.finalizers, FINALIZER])
+
+    async def let_go(self, resource: Resource) -> None:
+        """Take our finalizer off a resource, so that it can disappear."""
+        if resource.held:
+            await self._finalizers(resource, [name for name in resource.finalizers if name != FINALIZER])
+
+    async def _finalizers(self, resource: Resource, finalizers: list[str]) -> None:
+        plural = _PLURALS[resource.kind]
+        try:
+            body = await self._kubernetes.patch_finalizers(
+                plural, *resource.key, version=resource.version, finalizers=finalizers
+            )
+        except (NotFoundError, ConflictError):
+            # Something newer is on its way to us.
+            return
+        except ApiError as error:
+            _log.warning("finalizer not written", extra={"resource": str(resource.key), "error": str(error)})
+            return
+        self._keep(body)
+
+    async def create_worker(self, pod: Pod) -> None:
+        """Make the `PgqrsWorker` of an injected pod, owned by the pod."""
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "PgqrsWorker",
+            "metadata": {
+                "name": pod.key.name,
+                "namespace": pod.key.namespace,
+                "finalizers": [FINALIZER],
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": pod.key.name, "uid": pod.uid}],
+            },
+            "spec": {"queueRef": {"name": pod.queue}},
+        }
+        try:
+            self._keep(await self._kubernetes.create(WORKERS, pod.key.namespace, body))
+        except ConflictError:
+            # Of a pod of the same name before this one, or somebody's own: it goes away, or stays and says what it is.
+            _log.debug("a PgqrsWorker of this name is there", extra={"pod": str(pod.key)})
+        except ApiError as error:
+            _log.warning("PgqrsWorker not made", extra={"pod": str(pod.key), "error": str(error)})
+
+    async def event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
+        """Make an Event about a resource."""
+        now = datetime.now(UTC)
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{resource.key.name[:230]}.", "namespace": resource.key.namespace},
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": resource.kind,
+                "namespace": resource.key.namespace,
+                "name": resource.key.name,
+                "uid": resource.uid,
+            },
+            "type": "Warning" if warning else "Normal",
+            "reason": reason,
+            "message": message[:1024],
+            "source": {"component": _COMPONENT},
+            "firstTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "lastTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "count": 1,
+        }
+        try:
+            await self._kubernetes.create_event(resource.key.namespace, body)
+        except ApiError as error:
+            # A namespace that is being deleted takes none.
+            _log.debug("event not made", extra={"resource": str(resource.key), "error": str(error)})

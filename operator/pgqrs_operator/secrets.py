@@ -1,0 +1,88 @@
+"""Reads the addresses of databases out of Secrets. It never keeps one longer than a moment and never shows one."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from typing import TYPE_CHECKING, NamedTuple
+
+from pgqrs import errors
+from pgqrs.database import check_dsn
+from pgqrs_operator import verdicts
+from pgqrs_operator.api import ApiError, NotFoundError
+
+if TYPE_CHECKING:
+    from pgqrs_operator.api import Kubernetes
+    from pgqrs_operator.verdicts import Verdict
+
+#: How long an address is taken as current, and how soon one that could not be had is tried again, in seconds.
+_FRESH_SECONDS = 15.0
+_RETRY_SECONDS = 2.0
+_FORBIDDEN = 403
+
+
+class SecretKey(NamedTuple):
+    """A key of a Secret."""
+
+    namespace: str
+    name: str
+    key: str
+
+
+class Addresses:
+    """The databases' addresses, read again every now and then, so that a rotated password is noticed."""
+
+    def __init__(self, kubernetes: Kubernetes) -> None:
+        self._kubernetes = kubernetes
+        self._known: dict[SecretKey, tuple[float, str | Verdict]] = {}
+
+    async def find(self, key: SecretKey) -> str | Verdict:
+        """Give the address, or what is wrong."""
+        now = asyncio.get_running_loop().time()
+        until, found = self._known.get(key, (0.0, ""))
+        if until > now:
+            return found
+        answer = await self._read(key)
+        if isinstance(answer, str):
+            self._known[key] = (now + _FRESH_SECONDS, answer)
+        else:
+            if answer.kind == "waiting" and isinstance(found, str) and found:
+                # The API server does not answer; that says nothing about the database.
+                answer = found
+            self._known[key] = (now + _RETRY_SECONDS, answer)
+        return self._known[key][1]
+
+    async def _read(self, key: SecretKey) -> str | Verdict:
+        where = f"Secret {key.name!r} in namespace {key.namespace!r}"
+        try:
+            secret = await self._kubernetes.get_secret(key.namespace, key.name)
+        except NotFoundError:
+            return verdicts.stalled(
+                "SecretNotFound",
+                f"There is no {where}. Create it: kubectl -n {key.namespace} create secret generic {key.name} "
+                f"--from-literal={key.key}=postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
+            )
+        except ApiError as error:
+            if error.status == _FORBIDDEN:
+                return verdicts.stalled(
+                    "SecretForbidden",
+                    f"The operator may not read {where}; add its name to the chart's value rbac.secretNames.",
+                )
+            return verdicts.waiting("SecretUnavailable", f"The {where} cannot be read at the moment.")
+        data = secret.get("data") or {}
+        if key.key not in data:
+            there = ", ".join(sorted(data)[:10]) or "nothing"
+            return verdicts.stalled(
+                "SecretKeyNotFound",
+                f"The {where} has no key {key.key!r}; it has: {there}. Add the key, or name another one in "
+                "spec.connection.secretRef.key.",
+            )
+        try:
+            return check_dsn(base64.b64decode(data[key.key], validate=True).decode().strip())
+        except (binascii.Error, UnicodeDecodeError, errors.ConfigurationError):
+            return verdicts.stalled(
+                "InvalidDsn",
+                f"Key {key.key!r} of {where} is no PostgreSQL address; it has the form "
+                "postgresql://USER:PASSWORD@HOST:PORT/DATABASE.",
+            )
