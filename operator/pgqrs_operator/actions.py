@@ -1,4 +1,4 @@
-"""Carries out what was planned, in bulk. Each statement names what it expects to find, so a plan that is old does no harm."""
+"""Carries out what was planned, in bulk. Each statement names what it expects to find, so an old plan does no harm."""
 
 from __future__ import annotations
 

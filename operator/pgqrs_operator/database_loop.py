@@ -291,7 +291,7 @@ class DatabaseLoop:
         row = found.queues.get(queue.queue_name)
         if row is None or verdict.reason == "Conflict":
             return {}
-        details: dict[str, Any] = {"queueId": row.info.id}
+        details: dict[str, Any] = {"queueName": row.info.queue_name, "queueId": row.info.id}
         counts = self._counts.get(queue.queue_name)
         if counts is not None:
             messages = counts.messages

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pgqrs_operator.verdicts import Verdict
 
 #: How long an address is taken as current, and how soon one that could not be had is tried again, in seconds.
-_FRESH_SECONDS = 15.0
+_FRESH_SECONDS = 3.0
 _RETRY_SECONDS = 2.0
 _FORBIDDEN = 403
 

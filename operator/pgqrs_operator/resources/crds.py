@@ -146,7 +146,7 @@ def _queue() -> dict[str, Any]:
             )
         ],
         columns=[
-            _column("Queue", ".spec.queueName"),
+            _column("Queue", ".status.queueName"),
             _column("Ready", _condition("Ready", "status")),
             _column("Depth", ".status.messages.ready", "integer"),
             _column("Leased", ".status.messages.leased", "integer"),

@@ -126,6 +126,9 @@ class QueueStatus(Model):
 
     conditions: Conditions | None = None
     observed_generation: int | None = Field(default=None, ge=0, description="The generation that was looked at last.")
+    queue_name: Annotated[str, Field(max_length=names.MAX_QUEUE_NAME_LENGTH)] | None = Field(
+        default=None, description="The queue's name in the database."
+    )
     queue_id: int | None = Field(default=None, description="The queue's id in the database.")
     messages: MessageCounts | None = Field(default=None, description="Messages, counted every 10 seconds at most.")
     workers: WorkerCounts | None = Field(default=None, description="Workers, counted every 10 seconds at most.")
