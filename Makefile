@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help install prepare check format test test-unit test-database test-cluster demo demo-down clean
+.PHONY: help install prepare prepare-database check format test test-unit test-database test-cluster demo demo-down clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -35,7 +35,10 @@ test: check prepare ## Everything: checks, unit, database and cluster tests
 test-unit: install ## Tests that need nothing but Python
 	$(BIN)/python -m pytest tests/unit
 
-test-database: install ## Tests on a real PostgreSQL: the library, the sidecar, the operator's loop
+prepare-database: install
+	$(BIN)/python -m tests.support.packages postgresql
+
+test-database: prepare-database ## Tests on a real PostgreSQL: the library, the sidecar, the operator's loop
 	$(BIN)/python -m pytest tests/database tests/sidecar tests/operator
 
 test-cluster: prepare ## Tests on a real Kubernetes

@@ -1,8 +1,8 @@
 """Builds the programs of the local cluster from Go modules, once for each content of the module files.
 
-Each folder beside this file is a Go module that names one upstream program with all its dependencies
-(`go.mod` and `go.sum`). What was built is kept outside the checkout, under a hash of these files and of the
-Go version, so a second run builds nothing and two checkouts share one cache. It never writes into the checkout.
+Each folder beside this file is a Go module that names one upstream program with all its dependencies (`go.mod` and
+`go.sum`), but `pause`, which is our own. What was built is kept outside the checkout, under a hash of these files and
+of the Go version, so a second run builds nothing and two checkouts share one cache. It never writes into the checkout.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.support.cluster.errors import ClusterError, MissingPrerequisiteError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _KUBERNETES_VERSION = "v1.36.3"
 _MODULES_ROOT = Path(__file__).parent
@@ -45,7 +48,7 @@ _KUBERNETES_LINKER_FLAGS = " ".join(
     [
         "-s -w",
         f"-X {_VERSION_PACKAGE}.gitVersion={_KUBERNETES_VERSION}",
-        f"-X {_VERSION_PACKAGE}.gitMajor={_KUBERNETES_VERSION[1:].split('.')[0]}",
+        f"-X {_VERSION_PACKAGE}.gitMajor={_KUBERNETES_VERSION[1:].split('.', maxsplit=1)[0]}",
         f"-X {_VERSION_PACKAGE}.gitMinor={_KUBERNETES_VERSION.split('.')[1]}",
     ]
 )
@@ -69,15 +72,16 @@ ETCD = GoModule("etcd", ("go.etcd.io/etcd/server/v3",), output="etcd")
 CONTAINERD = GoModule(
     "containerd",
     tuple(
-        f"github.com/containerd/containerd/v2/cmd/{name}"
-        for name in ("containerd", "containerd-shim-runc-v2", "ctr")
+        f"github.com/containerd/containerd/v2/cmd/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")
     ),
 )
 COREDNS = GoModule("coredns", ("github.com/coredns/coredns",))
 HELM = GoModule("helm", ("helm.sh/helm/v3/cmd/helm",))
 
+PAUSE = GoModule("pause", ("pgqrs.io/tests/programs/pause",))
+
 #: The shortest build first, so that a missing registry is noticed early.
-ALL_MODULES = (ETCD, CONTAINERD, HELM, COREDNS, KUBERNETES)
+ALL_MODULES = (PAUSE, ETCD, CONTAINERD, HELM, COREDNS, KUBERNETES)
 
 
 def cache_root() -> Path:
@@ -109,8 +113,9 @@ def _go_version() -> str:
 def _fingerprint(module: GoModule, go_version: str) -> str:
     digest = hashlib.sha256(go_version.encode())
     digest.update("\0".join([*module.packages, module.output or "", module.linker_flags]).encode())
-    for name in ("go.mod", "go.sum"):
-        digest.update((module.root / name).read_bytes())
+    for path in [module.root / "go.mod", module.root / "go.sum", *sorted(module.root.glob("*.go"))]:
+        if path.exists():
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

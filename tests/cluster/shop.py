@@ -1,0 +1,223 @@
+"""A namespace of the test cluster as its team sees it: a Secret, queues, consumers, and what the database says."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+
+from tests.support.cluster.errors import ClusterError
+from tests.support.installation import EXAMPLE, RELEASE, SYSTEM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.installation import Installation
+
+T = TypeVar("T")
+_POLL_SECONDS = 0.2
+#: The app is PID 1's child; an image without `pidof` has /proc.
+_KILL = """
+for process in /proc/[0-9]*; do
+    case $(tr '\\0' ' ' < $process/cmdline) in python*app.py*) kill -9 ${process#/proc/} ;; esac
+done
+"""
+
+
+def eventually(what: str, condition: Callable[[], T | None], *, within: float) -> T:
+    """Ask until there is an answer, and give it.
+
+    Args:
+        what: what is waited for, for the failure's text.
+        condition: gives something true once it holds.
+        within: seconds until it is given up.
+    """
+    deadline = time.monotonic() + within
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            message = f"not within {within:g} s: {what}"
+            raise AssertionError(message)
+        time.sleep(_POLL_SECONDS)
+
+
+class Shop:
+    """One namespace with one database."""
+
+    def __init__(self, installation: Installation, namespace: str) -> None:
+        self.installation = installation
+        self.namespace = namespace
+        self.database = namespace.replace("-", "_")
+        self.password = installation.password()
+        self.dsn = installation.dsn(self.database, password=self.password)
+
+    # -- its life
+
+    def create(self, *, secret: bool = True) -> None:
+        """Make namespace, database and Secret."""
+        self.installation.query(f"CREATE DATABASE {self.database}")
+        self.installation.cluster.kubectl("create", "namespace", self.namespace)
+        if secret:
+            self.set_secret({"dsn": self.dsn})
+
+    def remove(self) -> None:
+        """Take all of it away."""
+        self.installation.cluster.kubectl(
+            "delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=120s", timeout=130.0
+        )
+        self.installation.query(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)")
+
+    def kubectl(self, *args: str, stdin: str | None = None, timeout: float = 60.0) -> str:
+        """Run kubectl in the namespace."""
+        return self.installation.cluster.kubectl("-n", self.namespace, *args, stdin=stdin, timeout=timeout)
+
+    def apply(self, *bodies: dict[str, Any]) -> None:
+        """Apply objects."""
+        self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(bodies)}))
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        """Read an object; nothing where there is none."""
+        found = self.kubectl("get", kind, name, "--ignore-not-found", "-o", "json")
+        body: dict[str, Any] = json.loads(found) if found else {}
+        return body
+
+    def items(self, kind: str, *args: str) -> list[dict[str, Any]]:
+        """List objects."""
+        found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-o", "json", *args))["items"]
+        return found
+
+    def set_secret(self, data: dict[str, str], name: str = "pgqrs") -> None:
+        """Write the Secret."""
+        self.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data})
+
+    # -- queues
+
+    def declare(self, name: str = "emails", **spec: Any) -> None:
+        """Apply a `PgqrsQueue`."""
+        metadata = {"name": name}
+        self.apply({"apiVersion": "pgqrs.io/v1alpha1", "kind": "PgqrsQueue", "metadata": metadata, "spec": spec})
+
+    def condition(self, kind: str, name: str, condition: str = "Ready") -> dict[str, Any]:
+        """Read a condition; nothing while there is none."""
+        found = self.get(kind, name).get("status", {}).get("conditions", [])
+        return next((one for one in found if one["type"] == condition), {})
+
+    def reason(self, reason: str, *, kind: str = "pgqrsqueue", name: str = "emails", within: float = 10.0) -> str:
+        """Wait until Ready has this reason, and give the message."""
+
+        def found() -> str | None:
+            ready = self.condition(kind, name)
+            return ready["message"] or "-" if ready.get("reason") == reason else None
+
+        return eventually(f"{kind} {name} says {reason}", found, within=within)
+
+    def ready_queue(self, name: str = "emails", **spec: Any) -> None:
+        """Apply a `PgqrsQueue` and wait until it is ready."""
+        self.declare(name, **spec)
+        self.reason("InSync", name=name, within=20.0)
+
+    # -- consumers
+
+    def deploy(self, *, replicas: int = 1, grace: int | None = None, child: bool = False, **environment: str) -> None:
+        """Run the example's Deployment and wait until its pods are ready.
+
+        Args:
+            replicas: how many pods.
+            grace: their grace period in seconds.
+            child: run the app as a child of a shell, so that it can be killed from inside of its container.
+            environment: for the app.
+        """
+        deployment = yaml.safe_load((EXAMPLE / "deployment.yaml").read_text())
+        deployment["spec"]["replicas"] = replicas
+        pod = deployment["spec"]["template"]["spec"]
+        if grace is not None:
+            pod["terminationGracePeriodSeconds"] = grace
+        container = pod["containers"][0]
+        if child:
+            container["command"] = ["sh", "-c", "python app.py; exit $?"]
+        container["env"] = [{"name": name, "value": value} for name, value in environment.items()]
+        self.apply(deployment)
+        self.kubectl("rollout", "status", "deployment/emails", "--timeout=90s", timeout=100.0)
+        eventually("every pod has a worker", lambda: self.rows_alive() >= replicas, within=30.0)
+
+    def pod(self) -> str:
+        """Name a pod of the Deployment that is not ending."""
+        pods = [pod for pod in self.items("pods", "-l", "app=emails") if "deletionTimestamp" not in pod["metadata"]]
+        return str(pods[0]["metadata"]["name"])
+
+    def send(self, count: int) -> None:
+        """Put messages into the queue `emails`."""
+        self.query(
+            'INSERT INTO pgqrs_messages (queue_id, payload) SELECT q.id, \'{"to": "a"}\' '
+            f"FROM pgqrs_queues q, generate_series(1, {count}) WHERE q.queue_name = 'emails'"
+        )
+
+    def kill_app(self, pod: str) -> None:
+        """Kill the app in a pod that runs it as a child, with SIGKILL."""
+        self.kubectl("exec", pod, "-c", "app", "--", "sh", "-c", _KILL)
+
+    # -- what the database says
+
+    def query(self, sql: str) -> str:
+        """Run SQL in the namespace's database and give what it selects, as text."""
+        return self.installation.query(sql, database=self.database)
+
+    def number(self, sql: str) -> int:
+        """Run SQL that gives a number."""
+        return int(self.query(sql))
+
+    def rows_alive(self) -> int:
+        """Count the workers of processes: those that are ready and that a container has."""
+        return self.number("SELECT count(*) FROM pgqrs_workers WHERE status = 'ready' AND container IS NOT NULL")
+
+    def in_progress(self) -> int:
+        """Count the messages that a handler has at this moment."""
+        return self.number("SELECT count(*) FROM emails_sent WHERE ended_at IS NULL")
+
+    def wait_handled(self, count: int, *, within: float) -> None:
+        """Wait until so many messages are archived."""
+        done = "SELECT count(*) FROM pgqrs_messages WHERE archived_at IS NOT NULL AND dead_reason IS NULL"
+        eventually(f"{count} messages are done", lambda: self.number(done) >= count, within=within)
+
+    def redelivered(self) -> int:
+        """Count the deliveries after a message's first one."""
+        return self.number("SELECT count(*) FROM emails_sent WHERE attempt > 1")
+
+    # -- for people
+
+    def everything_said(self) -> str:
+        """Collect what the cluster shows of this namespace and of the system: objects, events, logs."""
+        said = [
+            self.kubectl("get", "pods,pgqrsqueues,pgqrsworkers,events", "-o", "yaml"),
+            *(
+                self.installation.cluster.kubectl("-n", SYSTEM, "logs", f"deploy/{RELEASE}-{part}", "--tail=-1")
+                for part in ("operator", "injector")
+            ),
+        ]
+        names = [pod["metadata"]["name"] for pod in self.items("pods")]
+        said += [self.kubectl("logs", name, "--all-containers", "--prefix") for name in names]
+        return "\n".join(said)
+
+    def diagnosis(self) -> str:
+        """Give what is useful after a failure."""
+        wanted = [
+            ("-n", self.namespace, "get", "pods,pgqrsqueues,pgqrsworkers", "-o", "wide"),
+            ("-n", self.namespace, "get", "events", "--sort-by=.lastTimestamp"),
+            ("-n", SYSTEM, "get", "pods"),
+            ("-n", SYSTEM, "logs", f"deploy/{RELEASE}-operator", "--tail=40"),
+            ("-n", SYSTEM, "logs", f"deploy/{RELEASE}-injector", "--tail=20"),
+            ("-n", self.namespace, "logs", "-l", "app=emails", "--all-containers", "--prefix", "--tail=40"),
+        ]
+        said = []
+        for words in wanted:
+            try:
+                text = self.installation.cluster.kubectl(*words, timeout=15.0)
+            except ClusterError as error:
+                text = str(error)
+            said.append(f"--- kubectl {' '.join(words)}\n{text}")
+        said.append(self.query("SELECT * FROM pgqrs_workers ORDER BY id"))
+        return "\n".join(said)

@@ -1,0 +1,69 @@
+"""Parts that fail while others work: the operator is away, the database crashes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cluster.shop import eventually
+from tests.support.installation import RELEASE, SYSTEM
+
+if TYPE_CHECKING:
+    from tests.cluster.shop import Shop
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def _scale(shop: Shop, replicas: int) -> None:
+    operator = f"deployment/{RELEASE}-operator"
+    kubectl = shop.installation.cluster.kubectl
+    kubectl("-n", SYSTEM, "scale", operator, f"--replicas={replicas}")
+    kubectl("-n", SYSTEM, "rollout", "status", operator, "--timeout=60s", timeout=70)
+
+
+def test_work_goes_on_without_the_operator_which_catches_up(shop: Shop) -> None:
+    shop.ready_queue(leaseDuration="10m")
+    shop.deploy(replicas=2, child=True, SEND_SECONDS="0.5")
+    _scale(shop, 0)
+    try:
+        shop.send(20)
+        shop.wait_handled(20, within=30)
+        # A killed process is its sidecar's business, not the operator's.
+        shop.send(20)
+        eventually("both pods are at work", lambda: shop.in_progress() >= 6, within=20)
+        shop.kill_app(shop.pod())
+        shop.wait_handled(40, within=40)
+        shop.kubectl("patch", "pgqrsqueue", "emails", "--type=merge", "-p", '{"spec":{"maxReads":7}}')
+        gone = shop.pod()
+        shop.kubectl("delete", "pod", gone, "--wait=false")
+        eventually("the pod is gone", lambda: not shop.get("pod", gone), within=60)
+    finally:
+        _scale(shop, 1)
+    eventually("the row follows", lambda: shop.query("SELECT read_limit FROM pgqrs_queues") == "7", within=30)
+    eventually("its resource is gone", lambda: not shop.get("pgqrsworker", gone), within=60)
+
+
+def test_a_database_that_crashes_under_load_loses_nothing(shop: Shop) -> None:
+    shop.ready_queue(leaseDuration="5s")
+    shop.deploy(replicas=2, child=True, SEND_SECONDS="0.2")
+    shop.send(60)
+    eventually("both pods are at work", lambda: shop.in_progress() >= 6, within=20)
+    # The server is PID 1 of its container: it ends as in a crash, and the kubelet starts it again on the same data.
+    crash = "kill -QUIT 1"
+    database = f"deploy/{RELEASE}-development-postgres"
+    shop.installation.cluster.kubectl("-n", SYSTEM, "exec", database, "--", "sh", "-c", crash)
+    shop.kubectl(
+        "wait",
+        "-n",
+        SYSTEM,
+        "pod",
+        "-l",
+        "app.kubernetes.io/component=development-postgres",
+        "--for=condition=Ready",
+        "--timeout=60s",
+        timeout=70,
+    )
+    shop.wait_handled(60, within=90)
+    assert shop.number("SELECT count(*) FROM pgqrs_messages WHERE dead_reason IS NOT NULL") == 0
+    shop.reason("InSync", within=30)

@@ -1,0 +1,3 @@
+module pgqrs.io/tests/programs/pause
+
+go 1.26.0
