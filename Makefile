@@ -42,7 +42,7 @@ test-database: prepare-database ## Tests on a real PostgreSQL: the library, the 
 	$(BIN)/python -m pytest tests/database tests/sidecar tests/operator
 
 test-cluster: prepare ## Tests on a real Kubernetes
-	$(BIN)/python -m pytest tests/cluster
+	$(BIN)/python -m pytest tests/cluster tests/cluster_support
 
 demo: prepare ## The main job on a real cluster, with a report at the end
 	$(BIN)/python -m tests.demo

@@ -177,19 +177,14 @@ class Kubernetes:
         """
         await self._call(
             "PATCH",
-            f"{_deployment(namespace, deployment)}/scale",
+            f"/apis/apps/v1/namespaces/{quote(namespace)}/deployments/{quote(deployment)}/scale",
             body={"spec": {"replicas": replicas}},
             content_type="application/merge-patch+json",
         )
 
-    async def replicas(self, namespace: str, deployment: str) -> int:
-        """Count the pods that a Deployment has now.
-
-        Raises:
-            NotFoundError: there is none of this name.
-        """
-        scale = await self._call("GET", f"{_deployment(namespace, deployment)}/scale")
-        return int(scale.get("status", {}).get("replicas", 0))
+    async def count_pods(self, namespace: str, selector: str) -> int:
+        """Count the pods of a label selector, also those that end."""
+        return len((await self._list(f"/api/v1/namespaces/{quote(namespace)}/pods", {"labelSelector": selector})).items)
 
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
         """Make an Event."""
@@ -207,10 +202,6 @@ class Listing:
 def _path(plural: str, namespace: str | None) -> str:
     where = f"/namespaces/{quote(namespace)}" if namespace else ""
     return f"/apis/{API_VERSION}{where}/{plural}"
-
-
-def _deployment(namespace: str, name: str) -> str:
-    return f"/apis/apps/v1/namespaces/{quote(namespace)}/deployments/{quote(name)}"
 
 
 def _explanation(data: bytes) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import kopf
 
 from pgqrs_operator.pods import version
-from pgqrs_operator.resources.common import FINALIZER, GROUP, QUEUE_LABEL, QUEUES, VERSION, WORKERS
+from pgqrs_operator.resources.common import GROUP, QUEUE_LABEL, QUEUES, VERSION, WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,10 +52,12 @@ def _take(shelf: Shelf[Any], event: Mapping[str, Any], kind: str) -> None:
 
 
 def settings() -> kopf.OperatorSettings:
-    """Give kopf's settings: no events and no annotations of its own, only labelled pods."""
+    """Give kopf's settings: no events of its own, only labelled pods.
+
+    Its finalizer is not ours: kopf takes its own off wherever it has no handler of deletions.
+    """
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False
-    chosen.persistence.finalizer = FINALIZER
     chosen.scanning.disabled = True
     chosen.watching.inactivity_timeout = _INACTIVITY_SECONDS
     chosen.watching.label_selectors["v1", "pods"] = QUEUE_LABEL

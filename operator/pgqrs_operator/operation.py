@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import kopf
+from kopf._core.engines.peering import Identity
 
 from pgqrs_operator import handlers
 from pgqrs_operator.api import Kubernetes
@@ -52,6 +53,8 @@ async def operate(settings: Settings) -> int:
                 clusterwide=settings.watch_namespace is None,
                 namespaces=[settings.watch_namespace] if settings.watch_namespace else [],
                 standalone=True,
+                # kopf's default asks for the name of the account, which a container's has not.
+                identity=Identity("pgqrs-operator"),
                 stop_flag=stop,
             ),
             name="watches",

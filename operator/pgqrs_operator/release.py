@@ -28,7 +28,7 @@ async def release(settings: Settings) -> int:
     async with await connect() as client:
         kubernetes = Kubernetes(client)
         try:
-            await _stop_operator(kubernetes, settings.namespace, f"{settings.release}-operator")
+            await _stop_operator(kubernetes, settings)
             count = 0
             for plural, kind in ((WORKERS, "PgqrsWorker"), (QUEUES, "PgqrsQueue")):
                 count += await _let_go(kubernetes, plural, kind, settings.watch_namespace)
@@ -39,15 +39,16 @@ async def release(settings: Settings) -> int:
     return 0
 
 
-async def _stop_operator(kubernetes: Kubernetes, namespace: str, name: str) -> None:
-    """Scale the Deployment to nothing and wait until its last pod is gone."""
+async def _stop_operator(kubernetes: Kubernetes, settings: Settings) -> None:
+    """Scale the Deployment to nothing and wait until its last pod is gone, which the Deployment does not count."""
     try:
-        await kubernetes.scale(namespace, name, 0)
-        async with asyncio.timeout(_STOP_SECONDS):
-            while await kubernetes.replicas(namespace, name):  # noqa: ASYNC110 - the API server sets no event
-                await asyncio.sleep(_POLL_SECONDS)
+        await kubernetes.scale(settings.namespace, f"{settings.release}-operator", 0)
     except NotFoundError:
         return
+    selector = f"app.kubernetes.io/component=operator,app.kubernetes.io/instance={settings.release}"
+    async with asyncio.timeout(_STOP_SECONDS):
+        while await kubernetes.count_pods(settings.namespace, selector):  # noqa: ASYNC110 - the API server sets no event
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _let_go(kubernetes: Kubernetes, plural: str, kind: str, namespace: str | None) -> int:

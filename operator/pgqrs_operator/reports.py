@@ -86,7 +86,8 @@ class Reporter:
                 extra={"kind": resource.kind, "resource": str(resource.key), "reason": verdict.reason,
                        "text": verdict.message},
             )  # fmt: skip
-            if verdict.ready or verdict.kind == "stalled" or before.get("status") == "True":
+            # What passes by itself is no event, but for the one thing that somebody may have to look after.
+            if verdict.kind != "waiting" or verdict.reason == "DatabaseUnavailable":
                 await self.event(resource, verdict.reason, verdict.message, warning=not verdict.ready)
 
     async def hold(self, resource: Resource) -> None:

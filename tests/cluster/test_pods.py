@@ -33,7 +33,7 @@ def test_the_label_brings_a_worker_that_lives_with_its_pod(shop: Shop) -> None:
 
     shop.kubectl("delete", "deployment", "emails", "--timeout=60s")
     eventually("its resource is gone", lambda: not shop.items("pgqrsworkers"), within=30)
-    assert shop.query("SELECT status, stop_reason FROM pgqrs_workers") == "stopped|pod ended"
+    assert shop.query("SELECT status, stop_reason FROM pgqrs_workers") == "stopped|process ended"
 
 
 @pytest.mark.parametrize("ignores", [True, False], ids=["ignores SIGTERM", "dies of SIGTERM"])
