@@ -107,7 +107,7 @@ class Controller:
         for queue in self._store.queues:
             connection = queue.spec.connection
             secret = SecretKey(queue.key.namespace, connection.secret_ref.name, connection.secret_ref.key)
-            found = await self._addresses.find(secret)
+            found = await self._addresses.find(secret, leftover=queue.deleting is not None)
             if isinstance(found, str):
                 groups[DatabaseKey(found, connection.schema_)].append(queue)
             else:

@@ -248,6 +248,10 @@ class DatabaseLoop:
         named = self._settings.cluster is not None and row.info.cluster == self._settings.cluster
         return watched and (named or row.info.pod_uid in self._ours)
 
+    def _ended_for_good(self, pod_uid: str) -> bool:
+        pod = self._store.pods.get(pod_uid)
+        return pod is None or pod.final
+
     async def _announce(self, actions: Iterable[Action]) -> None:
         by_key = {queue.key: queue for queue in self._assignment.queues}
         for action in actions:
@@ -280,8 +284,11 @@ class DatabaseLoop:
                 writes.append(self._reporter.tell(queue, verdict, self._queue_details(queue, found, verdict)))
         for worker in workers:
             mirrored = worker.deleting is not None and declarations.lives(pods.get(worker.pod_uid or ""))
-            if mirrored or (worker.key in planned.done_workers and worker.deleting):
+            done = worker.key in planned.done_workers
+            if mirrored or (done and worker.deleting):
                 writes.append(self._reporter.let_go(worker))
+            elif done and worker.pod_uid and self._ended_for_good(worker.pod_uid):
+                writes.append(self._reporter.discard(worker))
             elif worker.key in planned.workers:
                 details = _worker_details(worker, planned.reports.get(worker.key), counted=counted)
                 writes.append(self._reporter.tell(worker, planned.workers[worker.key], details))

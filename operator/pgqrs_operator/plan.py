@@ -184,9 +184,13 @@ class _Planner:
         end = self.observed.ended.get(worker.pod_uid or "")
         if end is not None:
             self._stop(rows, end)
-            if not rows:
+            text = f"Its pod has ended: {end}."
+            if rows:
+                self.workers[worker.key] = verdicts.waiting("Stopping", text)
+            else:
                 self.done_workers.add(worker.key)
-            self.workers[worker.key] = verdicts.waiting("Stopped", f"Its pod has ended: {end}.")
+                self.workers[worker.key] = verdicts.ready("Stopped", text)
+                self.reports[worker.key] = WorkerReport(state="Stopped")
         elif worker.problem:
             self._without_rows(worker, verdicts.stalled("InvalidSpec", worker.problem))
         elif worker.pod_ending:
@@ -224,6 +228,7 @@ class _Planner:
             self.workers[worker.key] = verdicts.waiting("Deleting", "No row is left alive.")
         else:
             self.workers[worker.key] = verdicts.ready("Stopped", "It is stopped, as declared.")
+            self.reports[worker.key] = WorkerReport(state="Stopped")
 
     def _suspended(self, worker: DesiredWorker, rows: list[FleetWorker]) -> None:
         left = 0

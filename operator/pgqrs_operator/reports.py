@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pgqrs_operator.api import Kubernetes
     from pgqrs_operator.pods import Pod
-    from pgqrs_operator.store import Resource, Store
+    from pgqrs_operator.store import Resource, Store, Worker
     from pgqrs_operator.verdicts import Verdict
 
 _log = logging.getLogger(__name__)
@@ -133,6 +133,15 @@ class Reporter:
             _log.debug("a PgqrsWorker of this name is there", extra={"pod": str(pod.key)})
         except ApiError as error:
             _log.warning("PgqrsWorker not made", extra={"pod": str(pod.key), "error": str(error)})
+
+    async def discard(self, worker: Worker) -> None:
+        """Delete the `PgqrsWorker` of a pod that has ended for good, so that the list is that of the living."""
+        try:
+            await self._kubernetes.delete(WORKERS, *worker.key, uid=worker.uid)
+        except (NotFoundError, ConflictError):
+            return
+        except ApiError as error:
+            _log.warning("PgqrsWorker not deleted", extra={"resource": str(worker.key), "error": str(error)})
 
     async def event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
         """Make an Event about a resource."""

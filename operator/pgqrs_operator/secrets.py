@@ -1,4 +1,4 @@
-"""Reads the addresses of databases out of Secrets. It never keeps one longer than a moment and never shows one."""
+"""Reads the addresses of databases out of Secrets, in memory only; it never shows one."""
 
 from __future__ import annotations
 
@@ -36,9 +36,24 @@ class Addresses:
     def __init__(self, kubernetes: Kubernetes) -> None:
         self._kubernetes = kubernetes
         self._known: dict[SecretKey, tuple[float, str | Verdict]] = {}
+        self._last: dict[SecretKey, str] = {}
 
-    async def find(self, key: SecretKey) -> str | Verdict:
-        """Give the address, or what is wrong."""
+    async def find(self, key: SecretKey, *, leftover: bool = False) -> str | Verdict:
+        """Give the address, or what is wrong.
+
+        Args:
+            key: where it is.
+            leftover: take the last one that was there where the Secret is gone: a namespace loses its Secrets before
+                its queues, whose rows are still to be left in order.
+        """
+        found = await self._current(key)
+        if isinstance(found, str):
+            self._last[key] = found
+        elif leftover and found.reason == "SecretNotFound":
+            return self._last.get(key, found)
+        return found
+
+    async def _current(self, key: SecretKey) -> str | Verdict:
         now = asyncio.get_running_loop().time()
         until, found = self._known.get(key, (0.0, ""))
         if until > now:

@@ -77,18 +77,6 @@ class Ledger:
         """Take something that runs SQL and gives the one value that it selects, as text."""
         self._query = query
 
-    def create(self) -> None:
-        """Make the table that the example's handler writes."""
-        self._query(
-            "CREATE TABLE IF NOT EXISTS emails_sent (message_id bigint, attempt int, worker_id bigint, pod text, "
-            "started_at timestamptz NOT NULL DEFAULT clock_timestamp(), ended_at timestamptz, "
-            "PRIMARY KEY (message_id, attempt))"
-        )
-
-    def now(self) -> float:
-        """The database's time, in seconds."""
-        return float(self._query("SELECT extract(epoch FROM clock_timestamp())"))
-
     def progress(self) -> dict[str, int]:
         """How many messages are ready, leased, done and dead."""
         return self._numbers(_PROGRESS)

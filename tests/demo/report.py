@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
 #: From the kill of a process to its message in another's hands, in seconds: detection within 2, and a free consumer.
 MAX_REDELIVERY_SECONDS = 5.0
-#: How a worker ends whose process was killed: the sidecar saw the connection break, or the operator the container.
-KILLED = "process died"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +37,11 @@ class Report:
         times = [again.started_at - self.kill.at for again in self.redeliveries if again.worker in self.kill.workers]
         return max(times) if times else None
 
+    @property
+    def unexplained(self) -> list[Redelivery]:
+        """What was delivered again although nobody killed its process: pods were deleted and replaced, and drain."""
+        return [again for again in self.redeliveries if again.worker not in self.kill.workers]
+
     def broken_promises(self) -> list[str]:
         """What did not hold, each in a sentence; empty when all is well."""
         broken = list(self.problems)
@@ -53,11 +56,11 @@ class Report:
             broken.append("nothing is stuck: no message of the killed process was delivered again")
         elif seconds > MAX_REDELIVERY_SECONDS:
             broken.append(f"nothing is stuck: {seconds:.1f} s from the kill to the redelivery")
-        unexpected = [again for again in self.redeliveries if again.worker not in self.kill.workers]
-        if unexpected:
-            causes = sorted({f"{again.pod}: {again.cause}" for again in unexpected})
+        if self.unexplained:
+            causes = sorted({f"{again.pod}: {again.cause}" for again in self.unexplained})
             broken.append(
-                f"a deleted pod drains: {len(unexpected)} redelivery(ies) that no kill explains ({'; '.join(causes)})"
+                f"a deleted pod drains: {len(self.unexplained)} message(s) delivered again that no kill explains "
+                f"({'; '.join(causes)})"
             )
         return broken
 
@@ -73,6 +76,7 @@ class Report:
               for again in twice),
             f"delivered again             {len(self.redeliveries)}",
             *(f"    message {again.message}: {again.cause} ({again.pod})" for again in self.redeliveries),
+            f"    by deleting and rolling {len(self.unexplained)}",
             f"lost                        {self.summary['lost']}",
             f"dead letters                {self.summary['dead']}",
             f"kill to redelivery          {'nothing was held' if seconds is None else f'{seconds:.2f} s'}",

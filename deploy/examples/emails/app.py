@@ -1,0 +1,54 @@
+"""Sends e-mails: a consumer of the queue that the pod's label names."""
+
+import asyncio
+import logging
+import os
+from datetime import timedelta
+
+import asyncpg
+
+import pgqrs
+
+log = logging.getLogger(__name__)
+CONCURRENCY = int(os.environ.get("CONCURRENCY", "4"))
+SEND_SECONDS = float(os.environ.get("SEND_SECONDS", "0.075"))
+
+# What was sent, by whom and when. A message is delivered at least once, so whoever must not send an e-mail twice looks
+# here first; this example only keeps the book. The lock lets several pods start at once.
+TABLE = """
+SELECT pg_advisory_xact_lock(hashtext('emails_sent'));
+CREATE TABLE IF NOT EXISTS emails_sent (
+    message_id bigint, attempt int, worker_id bigint, pod text,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(), ended_at timestamptz,
+    PRIMARY KEY (message_id, attempt))
+"""
+BEGIN = "INSERT INTO emails_sent (message_id, attempt, worker_id, pod) VALUES ($1, $2, $3, $4)"
+END = "UPDATE emails_sent SET ended_at = clock_timestamp() WHERE message_id = $1 AND attempt = $2"
+
+
+async def send_email(message: pgqrs.Message, book: asyncpg.Pool) -> None:
+    pod = os.environ["PGQRS_POD_NAME"]
+    await book.execute(BEGIN, message.id, message.read_ct, message.consumer_worker_id, pod)
+    await asyncio.sleep(SEND_SECONDS)  # here the e-mail would be sent to message.payload["to"]
+    await book.execute(END, message.id, message.read_ct)
+
+
+async def work(consumer: pgqrs.Consumer, book: asyncpg.Pool) -> None:
+    async for message in consumer:  # ends when the pod drains
+        try:
+            await send_email(message, book)
+        except Exception:
+            log.exception("message %s failed", message.id)
+            await consumer.release(message.id, delay=timedelta(seconds=5))  # maxReads bounds how often
+        else:
+            await consumer.archive(message.id)
+
+
+async def main() -> None:
+    # What is raised here ends the process: Kubernetes starts it anew, and the messages that it held are free at once.
+    async with pgqrs.Consumer() as consumer, asyncpg.create_pool(os.environ["PGQRS_DSN"], min_size=1) as book:
+        await book.execute(TABLE)
+        await asyncio.gather(*(work(consumer, book) for _ in range(CONCURRENCY)))
+
+
+asyncio.run(main())
