@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from tests.demo.console import Console
 from tests.demo.play import Play
-from tests.demo.stage import NAMESPACE, SYSTEM, Stage
+from tests.demo.stage import NAMESPACE, Stage
 from tests.support.cluster import choose
 from tests.support.cluster.errors import ClusterError
+from tests.support.installation import SYSTEM
 
 if TYPE_CHECKING:
     from tests.support.cluster.provider import Cluster

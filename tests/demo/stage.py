@@ -6,39 +6,26 @@ import json
 import os
 import shutil
 import subprocess
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from tests.support.cluster.commands import wait_for
 from tests.support.cluster.errors import ClusterError
+from tests.support.installation import EXAMPLE, RELEASE, SYSTEM, Installation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.support.cluster.provider import Cluster
 
-ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "deploy" / "examples" / "emails"
-SYSTEM = "pgqrs-system"
 NAMESPACE = "pgqrs-demo"
-RELEASE = "pgqrs"
 REPLICAS = 3
 #: On what the demo made, so that it never takes over an installation that somebody else made.
 _MARK = "pgqrs.io/demo"
 
-_POSTGRES = "docker.io/library/postgres:15-bookworm"
-#: The images by their recipes; the chart and the example name the same.
-_IMAGES = {
-    "docker.io/library/pgqrs-operator:0.1.0": ROOT / "deploy" / "images" / "operator" / "Dockerfile",
-    "docker.io/library/pgqrs-sidecar:0.1.0": ROOT / "deploy" / "images" / "sidecar" / "Dockerfile",
-    "docker.io/library/pgqrs-example-emails:0.1.0": EXAMPLE / "Dockerfile",
-}
 #: How long a message is handled and how many at once: slow enough that all that happens happens under load.
 _LOAD = {"CONCURRENCY": "4", "SEND_SECONDS": "0.15"}
-_PSQL = 'PGPASSWORD="$POSTGRES_PASSWORD" exec psql -qtAX -v ON_ERROR_STOP=1 -h 127.0.0.1 -U pgqrs -d pgqrs'
 
 
 class Stage:
@@ -47,6 +34,7 @@ class Stage:
     def __init__(self, cluster: Cluster, say: Callable[[str], None]) -> None:
         self._cluster = cluster
         self._say = say
+        self._installation = Installation(cluster, say)
 
     def kubectl(self, *args: str, stdin: str | None = None, timeout: float = 60.0) -> str:
         """Run kubectl in the demo's namespace."""
@@ -74,8 +62,7 @@ class Stage:
 
     def query(self, sql: str) -> str:
         """Run SQL in the demo's database and give what it selects, as text."""
-        where = ["-n", SYSTEM, "exec", "-i", f"deploy/{RELEASE}-development-postgres", "--", "sh", "-c", _PSQL]
-        return self._cluster.kubectl(*where, stdin=sql, timeout=30.0).strip()
+        return self._installation.query(sql)
 
     # -- what goes in ------------------------------------------------------------------------------------------------
 
@@ -87,23 +74,8 @@ class Stage:
         """
         self._claim(SYSTEM)
         self._claim(NAMESPACE)
-        if self._cluster.provider == "kubeconfig":
-            self._say(f"this cluster must be able to pull {', '.join(_IMAGES)}")
-        else:
-            for tag, dockerfile in _IMAGES.items():
-                self._cluster.build_image(dockerfile, tag, context=ROOT)
-            self._cluster.load_image(_POSTGRES)
-        self._say("helm upgrade --install: operator, injector, a PostgreSQL for development")
-        # The images keep their tags; what differs at each time makes pods of an earlier demo start anew.
-        anew = {"podAnnotations": {"pgqrs.io/demo": f"{time.time():.0f}"}}
-        postgres = {"enabled": True, "namespaces": [NAMESPACE]}
-        values = {"operator": anew, "injector": anew, "developmentPostgres": postgres}
-        self._cluster.helm(
-            *("upgrade", "--install", RELEASE, str(ROOT / "charts" / "pgqrs"), "-n", SYSTEM, "--create-namespace"),
-            *("--wait", "--timeout", "180s", "--values", "-"),
-            stdin=json.dumps(values),
-            timeout=240.0,
-        )
+        self._installation.bring_images()
+        self._installation.install({"developmentPostgres": {"namespaces": [NAMESPACE]}})
         self._say("kubectl apply: the queue `emails`")
         self.kubectl("apply", "-f", str(EXAMPLE / "queue.yaml"))
         self.kubectl("wait", "pgqrsqueue/emails", "--for=condition=Ready", "--timeout=60s", timeout=70.0)
@@ -213,7 +185,7 @@ class Stage:
                 continue
             if namespace == SYSTEM:
                 # With the chart's hook, which lets go of what is left.
-                self._cluster.helm("uninstall", RELEASE, "-n", SYSTEM, "--ignore-not-found", "--wait", timeout=300.0)
+                self._installation.uninstall()
                 kinds = ("crd/pgqrsqueues.pgqrs.io", "crd/pgqrsworkers.pgqrs.io")
                 self._cluster.kubectl("delete", *kinds, "--ignore-not-found", "--timeout=60s", timeout=70.0)
             self._cluster.kubectl("delete", "namespace", namespace, "--timeout=150s", timeout=160.0)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pgqrs_operator.actions import carry_out
-from pgqrs_operator.facts import Desired, DesiredQueue, DesiredWorker, Key, Observed, Plan
-from pgqrs_operator.metrics import Metrics
-from pgqrs_operator.plan import plan
 
 import pgqrs
 from pgqrs import fleet, lifecycle, pods, queues
 from pgqrs.models import PodIdentity, QueuePolicy, WorkerStatus
+from pgqrs_operator.actions import carry_out
+from pgqrs_operator.facts import Desired, DesiredQueue, DesiredWorker, Key, Observed, Plan
+from pgqrs_operator.metrics import Metrics
+from pgqrs_operator.plan import plan
 
 if TYPE_CHECKING:
     from pgqrs.database import Database

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from pgqrs_sidecar.settings import Settings
 
 from pgqrs.errors import ConfigurationError
+from pgqrs_sidecar.settings import Settings
 from tests.sidecar.processes import Pod, Process
 
 _GOOD = {

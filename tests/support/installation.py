@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,10 @@ class Installation:
         Raises:
             ClusterError: it did not become ready in time.
         """
-        merged = {**values, "developmentPostgres": {"enabled": True, **values.get("developmentPostgres", {})}}
+        # The images keep their tags; what differs at each time makes pods of an earlier installation start anew.
+        anew = {"podAnnotations": {"pgqrs.io/installed-at": f"{time.time():.0f}"}}
+        postgres = {"enabled": True, **values.get("developmentPostgres", {})}
+        merged = {"operator": anew, "injector": anew, **values, "developmentPostgres": postgres}
         self._say("helm upgrade --install: operator, injector, a PostgreSQL for development")
         self.cluster.helm(
             *("upgrade", "--install", RELEASE, str(CHART), "-n", SYSTEM, "--create-namespace"),
@@ -70,13 +74,6 @@ class Installation:
             stdin=json.dumps(merged),
             timeout=240.0,
         )
-        # The images keep their tags, so pods that run since an earlier installation may be of older ones.
-        history = json.loads(self.cluster.helm("history", RELEASE, "-n", SYSTEM, "-o", "json"))
-        if len(history) > 1:
-            parts = [f"deployment/{RELEASE}-operator", f"deployment/{RELEASE}-injector"]
-            self.cluster.kubectl("-n", SYSTEM, "rollout", "restart", *parts)
-            for part in parts:
-                self.cluster.kubectl("-n", SYSTEM, "rollout", "status", part, "--timeout=120s", timeout=130.0)
 
     def uninstall(self) -> None:
         """Take the release away, with the chart's hook that lets every resource go.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from pgqrs_operator.resources import crds
 
 ROOT = Path(__file__).parents[2]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pgqrs_operator.injector import pods
 from pgqrs_operator.injector.errors import RefusedError
 from pgqrs_operator.injector.pods import QueueTarget, inject

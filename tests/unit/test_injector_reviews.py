@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+
 from pgqrs_operator.injector import queues, reviews
 from pgqrs_operator.injector.errors import NotAReviewError, RefusedError
 from pgqrs_operator.injector.pods import QueueTarget

@@ -19,13 +19,13 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
+
 from pgqrs_operator import certificates
 from pgqrs_operator.certificates import Certificate
 from pgqrs_operator.injector import server
 from pgqrs_operator.injector.certificate import CertificateError, ServedCertificate
 from pgqrs_operator.injector.errors import ConfigurationError
 from pgqrs_operator.injector.settings import Injection, Settings
-
 from tests.support.postgres import free_port
 
 if TYPE_CHECKING:
