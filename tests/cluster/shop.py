@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.2
+#: A shell waits for its child and leaves SIGTERM alone; and the child can be killed from inside of its container.
+IGNORES_SIGTERM = "python app.py; exit $?"
+DIES_OF_SIGTERM = "python app.py & app=$!; trap 'kill -9 $app; exit 143' TERM; wait $app"
 #: The app is PID 1's child; an image without `pidof` has /proc.
 _KILL = """
 for process in /proc/[0-9]*; do
@@ -119,23 +122,24 @@ class Shop:
 
     # -- consumers
 
-    def deploy(self, *, replicas: int = 1, grace: int | None = None, child: bool = False, **environment: str) -> None:
+    def deploy(self, *, replicas: int = 1, shell: str = "", drain: int | None = None, **environment: str) -> None:
         """Run the example's Deployment and wait until its pods are ready.
 
         Args:
             replicas: how many pods.
-            grace: their grace period in seconds.
-            child: run the app as a child of a shell, so that it can be killed from inside of its container.
+            shell: runs the app as a child of a shell, by one of the scripts of this module.
+            drain: how long a pod's drain may take, in seconds; its grace period is 5 s longer.
             environment: for the app.
         """
         deployment = yaml.safe_load((EXAMPLE / "deployment.yaml").read_text())
         deployment["spec"]["replicas"] = replicas
-        pod = deployment["spec"]["template"]["spec"]
-        if grace is not None:
-            pod["terminationGracePeriodSeconds"] = grace
-        container = pod["containers"][0]
-        if child:
-            container["command"] = ["sh", "-c", "python app.py; exit $?"]
+        template = deployment["spec"]["template"]
+        if drain is not None:
+            template["metadata"]["annotations"] = {"pgqrs.io/drain-seconds": str(drain)}
+            template["spec"]["terminationGracePeriodSeconds"] = drain + 5
+        container = template["spec"]["containers"][0]
+        if shell:
+            container["command"] = ["sh", "-c", shell]
         container["env"] = [{"name": name, "value": value} for name, value in environment.items()]
         self.apply(deployment)
         self.kubectl("rollout", "status", "deployment/emails", "--timeout=90s", timeout=100.0)

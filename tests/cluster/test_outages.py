@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.shop import eventually
+from tests.cluster.shop import IGNORES_SIGTERM, eventually
 from tests.support.installation import RELEASE, SYSTEM
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _scale(shop: Shop, replicas: int) -> None:
 
 def test_work_goes_on_without_the_operator_which_catches_up(shop: Shop) -> None:
     shop.ready_queue(leaseDuration="10m")
-    shop.deploy(replicas=2, child=True, SEND_SECONDS="0.5")
+    shop.deploy(replicas=2, shell=IGNORES_SIGTERM, SEND_SECONDS="0.5")
     _scale(shop, 0)
     try:
         shop.send(20)
@@ -54,7 +54,7 @@ def _restarted(shop: Shop) -> bool:
 
 def test_a_database_that_crashes_under_load_loses_nothing(shop: Shop) -> None:
     shop.ready_queue(leaseDuration="5s")
-    shop.deploy(replicas=2, child=True, SEND_SECONDS="0.2")
+    shop.deploy(replicas=2, shell=IGNORES_SIGTERM, SEND_SECONDS="0.2")
     shop.send(60)
     eventually("both pods are at work", lambda: shop.in_progress() >= 6, within=20)
     # The server is PID 1 of its container: it ends as in a crash, and the kubelet starts it again on the same data.

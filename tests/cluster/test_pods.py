@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.shop import eventually
+from tests.cluster.shop import DIES_OF_SIGTERM, IGNORES_SIGTERM, eventually
 
 if TYPE_CHECKING:
     from tests.cluster.shop import Shop
@@ -36,33 +36,39 @@ def test_the_label_brings_a_worker_that_lives_with_its_pod(shop: Shop) -> None:
     assert shop.query("SELECT status, stop_reason FROM pgqrs_workers") == "stopped|process ended"
 
 
-@pytest.mark.parametrize("ignores", [True, False], ids=["ignores SIGTERM", "dies of SIGTERM"])
-def test_a_deleted_pod_finishes_what_it_holds(shop: Shop, *, ignores: bool) -> None:
+@pytest.mark.parametrize("shell", [IGNORES_SIGTERM, DIES_OF_SIGTERM], ids=["ignores SIGTERM", "dies of SIGTERM"])
+def test_a_deleted_pod_finishes_what_it_holds_and_takes_no_more(shell: str, shop: Shop) -> None:
     shop.ready_queue()
-    # The shell waits for its child and leaves SIGTERM alone.
-    shop.deploy(replicas=2, child=ignores, SEND_SECONDS="3", CONCURRENCY="2")
-    shop.send(12)
+    # More work than the pod could do in its grace period: a pod that went on would be killed in the middle of it.
+    shop.deploy(replicas=2, shell=shell, drain=10, SEND_SECONDS="2", CONCURRENCY="2")
+    shop.send(40)
     eventually("both pods are at work", lambda: shop.in_progress() == 4, within=20)
-    shop.kubectl("delete", "pod", shop.pod(), "--wait=false")
-    shop.wait_handled(12, within=60)
+    pod = shop.pod()
+    shop.kubectl("delete", "pod", pod, "--wait=false")
+    eventually("the pod is gone", lambda: not shop.get("pod", pod), within=40)
+    began = f"SELECT count(*) FROM emails_sent WHERE pod = '{pod}'"
+    ended = f"{began} AND ended_at IS NOT NULL"
+    assert shop.number(began) == shop.number(ended) > 0
+    assert shop.query(f"SELECT stop_reason FROM pgqrs_workers WHERE pod_name = '{pod}'") == "process ended"
+    shop.wait_handled(40, within=60)
     assert shop.redelivered() == 0
-    assert shop.number("SELECT count(*) FROM emails_sent WHERE ended_at IS NULL") == 0
 
 
 def test_a_rollout_redelivers_nothing(shop: Shop) -> None:
     shop.ready_queue()
-    shop.deploy(replicas=2, SEND_SECONDS="0.5")
-    shop.send(60)
+    shop.deploy(replicas=2, drain=10, SEND_SECONDS="1")
+    shop.send(120)
     eventually("both pods are at work", lambda: shop.in_progress() >= 6, within=20)
     shop.kubectl("rollout", "restart", "deployment/emails")
     shop.kubectl("rollout", "status", "deployment/emails", "--timeout=90s", timeout=100)
-    shop.wait_handled(60, within=60)
+    assert shop.number("SELECT count(*) FROM pgqrs_messages WHERE archived_at IS NULL") > 0
+    shop.wait_handled(120, within=60)
     assert shop.redelivered() == 0
 
 
 def test_the_messages_of_a_killed_process_are_in_other_hands_within_5_seconds(shop: Shop) -> None:
     shop.ready_queue(leaseDuration="10m")
-    shop.deploy(replicas=2, child=True, SEND_SECONDS="1", CONCURRENCY="2")
+    shop.deploy(replicas=2, shell=IGNORES_SIGTERM, SEND_SECONDS="1", CONCURRENCY="2")
     shop.send(30)
     eventually("both pods are at work", lambda: shop.in_progress() == 4, within=20)
     victim = shop.pod()
@@ -89,7 +95,7 @@ GROUP BY w.stop_reason
 
 def test_a_pod_that_is_gone_without_a_word_holds_nothing_for_long(shop: Shop) -> None:
     shop.ready_queue(leaseDuration="10m")
-    shop.deploy(child=True, SEND_SECONDS="30", CONCURRENCY="2")
+    shop.deploy(shell=IGNORES_SIGTERM, SEND_SECONDS="30", CONCURRENCY="2")
     shop.send(2)
     eventually("the pod is at work", lambda: shop.in_progress() == 2, within=20)
     pod = shop.pod()
