@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 
-from pgqrs_operator.resources.common import API_VERSION, QUEUE_LABEL
+from pgqrs_operator.names import API_VERSION, QUEUE_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import kopf
 
+from pgqrs_operator.names import GROUP, QUEUE_LABEL, QUEUES, VERSION, WORKERS
 from pgqrs_operator.pods import version
-from pgqrs_operator.resources.common import GROUP, QUEUE_LABEL, QUEUES, VERSION, WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

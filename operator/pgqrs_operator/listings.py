@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from pgqrs_operator.api import ApiError
-from pgqrs_operator.resources.common import QUEUES, WORKERS
+from pgqrs_operator.names import QUEUES, WORKERS
 
 if TYPE_CHECKING:
     from pgqrs_operator.api import Kubernetes

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pgqrs_operator.facts import Key
-from pgqrs_operator.resources.common import INJECTED_ANNOTATION, QUEUE_LABEL, SIDECAR_CONTAINER
+from pgqrs_operator.names import INJECTED_ANNOTATION, QUEUE_LABEL, SIDECAR_CONTAINER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pgqrs_operator.api import ApiError, ConflictError, Kubernetes, NotFoundError
 from pgqrs_operator.connection import connect
-from pgqrs_operator.resources.common import FINALIZER, QUEUES, WORKERS
+from pgqrs_operator.names import FINALIZER, QUEUES, WORKERS
 
 if TYPE_CHECKING:
     from pgqrs_operator.settings import Settings

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgqrs_operator import verdicts
 from pgqrs_operator.api import ApiError, ConflictError, NotFoundError
-from pgqrs_operator.resources.common import API_VERSION, FINALIZER, QUEUES, WORKERS
+from pgqrs_operator.names import API_VERSION, FINALIZER, QUEUES, WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pgqrs_operator import pods
 from pgqrs_operator.facts import Key
-from pgqrs_operator.resources.common import FINALIZER, PAUSED_ANNOTATION
+from pgqrs_operator.names import FINALIZER, PAUSED_ANNOTATION
 from pgqrs_operator.resources.queue import QueueSpec
 from pgqrs_operator.resources.worker import WorkerSpec
 

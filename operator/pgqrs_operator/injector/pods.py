@@ -13,16 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from pgqrs_operator.injector import settings as injector_settings
 from pgqrs_operator.injector.errors import ConfigurationError, RefusedError
+from pgqrs_operator.names import DRAIN_ANNOTATION, INJECTED_ANNOTATION, QUEUE_LABEL, SIDECAR_CONTAINER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pgqrs_operator.injector.settings import Injection
-
-QUEUE_LABEL = "pgqrs.io/queue"
-INJECTED_ANNOTATION = "pgqrs.io/injected"
-DRAIN_ANNOTATION = "pgqrs.io/drain-seconds"
-SIDECAR_NAME = "pgqrs-sidecar"
 
 _VERSION = "v1"
 _HTTP_PORT = 9190
@@ -80,7 +76,7 @@ def inject(pod: dict[str, Any], queue: QueueTarget, settings: Injection) -> dict
     metadata["annotations"] = {**(metadata.get("annotations") or {}), INJECTED_ANNOTATION: _VERSION}
 
     initial = list(spec.get("initContainers") or [])
-    written = next((container for container in initial if container["name"] == SIDECAR_NAME), None)
+    written = next((container for container in initial if container["name"] == SIDECAR_CONTAINER), None)
     token = _token(written) or secrets.token_urlsafe(_TOKEN_BYTES)
     sidecar = _sidecar(written or {}, queue, settings, drain=drain, token=token)
     if written is None:
@@ -116,9 +112,9 @@ def _refuse_unsuitable(pod: dict[str, Any]) -> None:
             f"the node's. Remove hostNetwork or the label {QUEUE_LABEL}."
         )
         raise RefusedError(message)
-    if any(container["name"] == SIDECAR_NAME for container in pod["spec"]["containers"]):
+    if any(container["name"] == SIDECAR_CONTAINER for container in pod["spec"]["containers"]):
         message = (
-            f"The container name {SIDECAR_NAME} is the injected sidecar's, which is an init container; "
+            f"The container name {SIDECAR_CONTAINER} is the injected sidecar's, which is an init container; "
             "give the container another name."
         )
         raise RefusedError(message)
@@ -157,7 +153,7 @@ def _sidecar(
         {"name": "PGQRS_HEARTBEAT_SECONDS", "value": str(_HEARTBEAT_SECONDS)},
     ]
     made = {
-        "name": SIDECAR_NAME,
+        "name": SIDECAR_CONTAINER,
         "image": settings.image,
         "imagePullPolicy": settings.pull_policy,
         # What makes an init container a native sidecar: it stays, and it ends after the app's containers.
@@ -176,7 +172,7 @@ def _sidecar(
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     }
-    environment = _environment({**written, "name": SIDECAR_NAME}, queue, settings, token=token, more=own)
+    environment = _environment({**written, "name": SIDECAR_CONTAINER}, queue, settings, token=token, more=own)
     return {**made, **written, "env": environment}
 
 

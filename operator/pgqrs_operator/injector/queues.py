@@ -11,14 +11,12 @@ from kubernetes.aio.client.api.custom_objects_api import CustomObjectsApi
 from kubernetes.aio.client.exceptions import ApiException
 
 from pgqrs_operator.injector.errors import LookupFailedError, RefusedError
-from pgqrs_operator.injector.pods import QUEUE_LABEL, QueueTarget
+from pgqrs_operator.injector.pods import QueueTarget
+from pgqrs_operator.names import GROUP, QUEUE_LABEL, QUEUES, VERSION
 
 if TYPE_CHECKING:
     from kubernetes.aio.client.api_client import ApiClient
 
-_GROUP = "pgqrs.io"
-_VERSION = "v1alpha1"
-_PLURAL = "pgqrsqueues"
 _NOT_FOUND = 404
 #: Both questions together; the webhook's own limit is 5 s.
 _DEADLINE_SECONDS = 2.0
@@ -64,7 +62,7 @@ class KubernetesQueues:
         if name:
             try:
                 found: Any = await self._objects.get_namespaced_custom_object(
-                    _GROUP, _VERSION, namespace, _PLURAL, name, _request_timeout=_DEADLINE_SECONDS
+                    GROUP, VERSION, namespace, QUEUES, name, _request_timeout=_DEADLINE_SECONDS
                 )
             except ApiException as error:
                 if error.status != _NOT_FOUND:
@@ -72,7 +70,7 @@ class KubernetesQueues:
             else:
                 return target(found)
         listed: Any = await self._objects.list_namespaced_custom_object(
-            _GROUP, _VERSION, namespace, _PLURAL, limit=_MOST_NAMES, _request_timeout=_DEADLINE_SECONDS
+            GROUP, VERSION, namespace, QUEUES, limit=_MOST_NAMES, _request_timeout=_DEADLINE_SECONDS
         )
         names = [item["metadata"]["name"] for item in listed["items"]]
         raise RefusedError(unknown_queue(namespace, name, names))

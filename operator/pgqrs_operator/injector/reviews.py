@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgqrs_operator.injector import pods
 from pgqrs_operator.injector.errors import NotAReviewError, RefusedError
+from pgqrs_operator.names import QUEUE_LABEL
 
 if TYPE_CHECKING:
     from pgqrs_operator.injector.queues import QueueDirectory
@@ -72,7 +73,7 @@ async def decide(request: Request, queues: QueueDirectory, settings: Injection) 
         LookupFailedError: the queue cannot be looked up at the moment.
     """
     pod = request.pod
-    name = (pod["metadata"].get("labels") or {}).get(pods.QUEUE_LABEL) if pod else None
+    name = (pod["metadata"].get("labels") or {}).get(QUEUE_LABEL) if pod else None
     if pod is None or name is None:
         return Verdict(result="ignored", body=_answer(request, {"allowed": True}))
     try:

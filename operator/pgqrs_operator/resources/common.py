@@ -1,4 +1,4 @@
-"""What both kinds share: names, the base of their models, conditions. Models describe what is stored, without I/O."""
+"""What both kinds share: the base of their models, conditions. Models describe what is stored, without I/O."""
 
 from __future__ import annotations
 
@@ -8,18 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from pgqrs import duration
-
-GROUP = "pgqrs.io"
-VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
-QUEUES = "pgqrsqueues"
-WORKERS = "pgqrsworkers"
-FINALIZER = f"{GROUP}/finalizer"
-#: On a pod: the name of its `PgqrsQueue`.
-QUEUE_LABEL = f"{GROUP}/queue"
-INJECTED_ANNOTATION = f"{GROUP}/injected"
-PAUSED_ANNOTATION = f"{GROUP}/paused-reconciliation"
-SIDECAR_CONTAINER = "pgqrs-sidecar"
 
 #: The longest name that Kubernetes gives an object.
 OBJECT_NAME_LENGTH = 253

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pgqrs_operator.resources.common import GROUP, QUEUES, VERSION, WORKERS
+from pgqrs_operator.names import GROUP, QUEUES, VERSION, WORKERS
 from pgqrs_operator.resources.queue import QueueSpec, QueueStatus
 from pgqrs_operator.resources.worker import WorkerSpec, WorkerStatus
 
