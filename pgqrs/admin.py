@@ -48,13 +48,13 @@ class Admin:
     ) -> None:
         await self.aclose()
 
-    async def install(self) -> None:
-        """Install or upgrade the tables; see `schema.install` for what it raises."""
-        await schema.install(self.database)
+    async def install(self, *, phase: schema.Phase = "all", role_prefix: str | None = None) -> None:
+        """Install or upgrade the tables; see `schema.install` for the arguments and what it raises."""
+        await schema.install(self.database, phase=phase, role_prefix=role_prefix)
 
-    async def verify(self) -> None:
-        """Check the tables without changing anything; see `schema.verify` for what it raises."""
-        await schema.verify(self.database)
+    async def verify(self, *, phase: schema.Phase = "all") -> None:
+        """Check the tables without changing anything; see `schema.verify` for the argument and what it raises."""
+        await schema.verify(self.database, phase=phase)
 
     async def create_queue(self, name: str, policy: QueuePolicy | None = None) -> QueueInfo:
         """Make a queue; see `queues.create` for what it raises."""

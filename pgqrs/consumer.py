@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import random
 from typing import TYPE_CHECKING
 
 from pgqrs import errors, rows
+from pgqrs.listener import Waiter
 from pgqrs.models import MessageId, WorkerStatus
 from pgqrs.worker import Worker
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from pgqrs.models import Message
 
 _MAX_BATCH = 10_000
-_POLL_SECONDS = 0.25
 
 
 class Consumer(Worker):
@@ -51,21 +49,22 @@ class Consumer(Worker):
 
     async def __aiter__(self) -> AsyncIterator[Message]:
         """Give messages one by one until the worker is told to drain; while it is suspended, wait."""
-        while not self.draining:
-            messages = await self.dequeue()
-            for message in messages:
-                yield message
-            if not messages:
-                await self._idle()
-
-    async def _idle(self) -> None:
-        """Wait a little before asking again, less when a drain is requested meanwhile."""
-        seconds = _POLL_SECONDS * random.uniform(0.5, 1.0)  # noqa: S311 - spreads polls, hides nothing
+        waiter = Waiter(self._db.listener, await self.start())
         try:
-            async with asyncio.timeout(seconds):
-                await self._draining.wait()
-        except TimeoutError:
-            return
+            while not self.draining:
+                messages = await self.dequeue()
+                if messages:
+                    waiter.found()
+                else:
+                    await self._idle(waiter)
+                for message in messages:
+                    yield message
+        finally:
+            waiter.close()
+
+    async def _idle(self, waiter: Waiter) -> None:
+        """Wait until messages were sent, or a little while; less when a drain is requested meanwhile."""
+        await waiter.wait(self._draining)
 
     async def archive(self, message_id: int) -> bool:
         """Say that a message is done; False when it was no longer this worker's.

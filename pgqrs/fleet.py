@@ -71,15 +71,6 @@ class QueueDeclaration:
     previous_owner: str | None = None
 
 
-async def ping(db: Database) -> None:
-    """Ask the database for an answer.
-
-    Raises:
-        DatabaseUnavailableError: it gives none.
-    """
-    await db.fetch_value("fleet.ping")
-
-
 async def observe(
     db: Database,
     *,

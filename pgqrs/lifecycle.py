@@ -38,7 +38,8 @@ async def register(
 
     A row that holds the same name is kept under another name when it is stopped, silent for longer than its queue's
     heartbeat timeout, or when `replace` is set; what it had leased is free from then on. The new row has a new id, and
-    the id fences: the old process can archive nothing any more.
+    the id fences: the old process can archive nothing any more. Where somebody held the old worker back (a
+    `PgqrsWorker` that says Suspended), the new one starts suspended.
 
     Args:
         db: where.
@@ -59,7 +60,9 @@ async def register(
                 found = await _queue(transaction, queue)
                 number = await transaction.fetch_value("workers.free_port", hostname) if port is None else port
                 name = names.worker_name(hostname, number)
-                await _take_name(transaction, name, replace=replace)
+                owner = await _take_name(transaction, name, replace=replace)
+                if pod is not None:
+                    owner = await transaction.fetch_value("workers.held_back_by", pod.uid)
                 row = await transaction.fetch_row(
                     "workers.insert",
                     name,
@@ -69,6 +72,7 @@ async def register(
                     pod.namespace if pod else None,
                     pod.cluster if pod else None,
                     pod.container if pod else None,
+                    owner,
                 )
                 assert row is not None  # noqa: S101 - INSERT ... RETURNING gives a row or raises
                 return rows.worker(row)
@@ -94,16 +98,19 @@ async def _queue(transaction: Transaction, name: str | None) -> QueueInfo | None
     return rows.queue(row)
 
 
-async def _take_name(transaction: Transaction, name: str, *, replace: bool) -> None:
+async def _take_name(transaction: Transaction, name: str, *, replace: bool) -> str | None:
+    """Free the name, and give who held the worker back that had it."""
     holder = await transaction.fetch_row("workers.holder", name)
     if holder is None:
-        return
+        return None
     if holder["alive"] and not replace:
         raise errors.WorkerAlreadyActiveError(
             name, active_since=Timestamp.of(holder["started_at"]), free_at=Timestamp.of(holder["free_at"])
         )
     await _stop(transaction, [holder["id"]], _REPLACED)
     await transaction.fetch("workers.retire_name", holder["id"])
+    owner: str | None = holder["owner"]
+    return owner
 
 
 async def _stop(transaction: Transaction, ids: Collection[int], reason: str) -> dict[WorkerId, int]:
@@ -270,12 +277,14 @@ async def _check(
     transaction: Transaction, worker_id: int, *, sources: tuple[WorkerStatus, ...], target: WorkerStatus, rule: str
 ) -> WorkerStatus:
     """Lock the row, so that no dequeue runs beside the transition, and see whether it may happen."""
-    value = await transaction.fetch_value("workers.lock", worker_id)
-    if value is None:
+    row = await transaction.fetch_row("workers.lock", worker_id)
+    if row is None:
         raise _not_found(worker_id)
-    current = WorkerStatus(value)
+    current = WorkerStatus(row["status"])
     if current not in sources:
         raise errors.InvalidStateTransitionError(current, target, rule)
+    if row["terminating"] and target is WorkerStatus.READY:
+        raise errors.InvalidStateTransitionError(current, target, "its pod is ending, and nobody resumes it any more")
     return current
 
 

@@ -32,11 +32,6 @@ async def live(db: Database, pod_uid: str) -> list[WorkerInfo]:
     return [rows.worker(row) for row in await db.fetch("pods.live", pod_uid)]
 
 
-async def states(db: Database, worker_ids: Collection[int]) -> list[WorkerInfo]:
-    """Give these rows as they are now, stopped ones too; rows that are gone are left out."""
-    return [rows.worker(row) for row in await db.fetch("pods.states", list(worker_ids))]
-
-
 async def begin_termination(db: Database, pod_uid: str) -> list[WorkerInfo]:
     """Mark the pod's rows as ending: they get no new messages and nobody resumes them; what they hold is finished.
 
@@ -78,17 +73,16 @@ async def assign(db: Database, worker_id: int, *, pod_uid: str, queue: str, cont
     return None if row is None else rows.worker(row)
 
 
-async def stop(db: Database, pod_uid: str, *, reason: str, container: str | None = None) -> dict[WorkerId, int]:
-    """Stop the pod's rows and free what they hold; for a pod, or one container of it, that is known to have ended.
+async def stop(db: Database, pod_uid: str, *, reason: str) -> dict[WorkerId, int]:
+    """Stop the pod's rows and free what they hold; for a pod that is known to have ended.
 
     Args:
         db: where.
         pod_uid: the pod.
         reason: why, for the rows' history.
-        container: only the rows of this container.
 
     Returns:
         How many messages each stopped worker held.
     """
-    ids = [row["id"] for row in await db.fetch("pods.to_stop", pod_uid, container)]
+    ids = [row["id"] for row in await db.fetch("pods.to_stop", pod_uid)]
     return await lifecycle.stop(db, ids, reason=reason)

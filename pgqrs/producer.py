@@ -40,6 +40,7 @@ class Producer(Worker):
 
         Raises:
             ValidationError: JSON cannot say one of them (the message tells which), or the delay is negative.
+            QueueNotFoundError: the queue was deleted.
         """
         if delay < _NO_DELAY:
             message = f"The delay {delay} is negative; it is zero or more."
@@ -48,7 +49,15 @@ class Producer(Worker):
         worker_id = await self.start()
         if self._queue_info is None:
             self._queue_info = await queues.get(self._db, self.queue)
-        rows = await self._db.fetch("messages.enqueue", self._queue_info.id, encoded, delay.total_seconds(), worker_id)
+        arguments = encoded, delay.total_seconds(), worker_id
+        rows = await self._db.fetch("messages.enqueue", self._queue_info.id, *arguments)
+        if encoded and not rows:
+            # The queue was deleted since we looked; another one may have its name by now.
+            self._queue_info = await queues.get(self._db, self.queue)
+            rows = await self._db.fetch("messages.enqueue", self._queue_info.id, *arguments)
+        if encoded and not rows:
+            message = f"Queue {self.queue!r} was deleted while messages were sent to it; none of them was added."
+            raise errors.QueueNotFoundError(message)
         return [MessageId(row["id"]) for row in rows]
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pgqrs.database import Database
     from pgqrs.models import QueueInfo
 
+#: Archived messages that one statement removes.
+_HISTORY_SLICE = 20_000
+
 
 async def create(db: Database, name: str, policy: QueuePolicy | None = None) -> QueueInfo:
     """Make a queue.
@@ -66,13 +69,23 @@ async def counts(db: Database, name: str) -> QueueCounts:
 
 
 async def delete(db: Database, name: str) -> None:
-    """Remove a queue with its workers and its archived messages.
+    """Remove a queue with its workers and its archived messages. No live message is ever removed.
+
+    A long history goes in slices, each a transaction of its own; where that is cut short, calling again goes on.
 
     Raises:
         QueueNotEmptyError: there are live messages.
         QueueNotFoundError: there is none of this name.
+        DatabaseUnavailableError: somebody else keeps the table busy; try again.
     """
+    found = await get(db, name)
+    while len(await db.fetch("queues.delete_history", found.id, _HISTORY_SLICE)) == _HISTORY_SLICE:
+        if await db.fetch_value("queues.live_messages", found.id):
+            break
     async with db.transaction() as transaction:
+        # Whoever sends waits behind us meanwhile, so we give up soon.
+        await transaction.fetch("queues.short_wait")
+        await transaction.fetch("queues.close_messages")
         queue_id = await transaction.fetch_value("queues.lock", name)
         if queue_id is None:
             raise _not_found(name)
@@ -80,7 +93,7 @@ async def delete(db: Database, name: str) -> None:
         if live:
             message = f"Queue {name!r} has {live} live message(s); wait until they are handled, or purge it first."
             raise errors.QueueNotEmptyError(message)
-        await transaction.fetch("queues.delete_messages", queue_id)
+        await transaction.fetch("queues.delete_history", queue_id, None)
         await transaction.fetch("queues.delete_workers", queue_id)
         await transaction.fetch("queues.delete", queue_id)
 

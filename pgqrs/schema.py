@@ -2,25 +2,39 @@
 
 Everything happens in one transaction under upstream's own migration lock: an installer that is killed leaves nothing
 behind, and two at once, of whichever kind, run one after the other.
+
+A migration has two parts. `pre` only adds, so it runs before new code is rolled out and the code of the release before
+does not notice. `post` removes what nobody needs any more, so it runs when no old code is left. All pre parts run
+before the first post part.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from pgqrs import errors, statements
+import asyncpg
+
+from pgqrs import errors, roles, statements
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pgqrs.database import Database, Transaction
 
+Part: TypeAlias = Literal["pre", "post"]
+#: What to install: one part of all migrations, or both.
+Phase: TypeAlias = Literal["pre", "post", "all"]
+
 _UPSTREAM_MIGRATION = "upstream_0_15_3"
-#: Ours, in order. A text that was released is never changed; a change is a new file.
-_MIGRATIONS = ((1, "0001_pre_kubernetes"),)
+_FILE = re.compile(r"(?P<version>[0-9]{4})_(?P<part>pre|post)_[a-z0-9_]+")
 
 #: Upstream 0.15.3's migrations: version, description, SHA-384 of its file (`docs/design/schema.md`).
-_UPSTREAM_CHECKSUMS = (
+UPSTREAM_CHECKSUMS = (
     (
         1,
         "create worker status enum",
@@ -50,6 +64,36 @@ _UPSTREAM_CHECKSUMS = (
 _UPSTREAM_LOCK_FACTOR = 0x3D32AD9E
 _CORE_TABLES = {"pgqrs_queues", "pgqrs_workers", "pgqrs_messages"}
 _HISTORY = "pgqrs_schema_migrations"
+_UPSTREAM_HISTORY = "_sqlx_migrations"
+#: How long a migration waits for a table that a transaction is using; everybody else waits behind it meanwhile.
+_LOCK_TIMEOUT = "10s"
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One part of a migration: a file of `pgqrs/sql/migrations`. A file that was released is never changed."""
+
+    version: int
+    part: Part
+    file: str
+    checksum: str
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What the history knows it by."""
+        return self.version, self.part
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """Give ours in the order in which they are installed: every pre part, then every post part."""
+    found = []
+    for file in statements.migration_files():
+        if (match := _FILE.fullmatch(file)) is not None:
+            part: Part = "pre" if match["part"] == "pre" else "post"
+            checksum = hashlib.sha256(statements.migration_source(file).encode()).hexdigest()
+            found.append(Migration(int(match["version"]), part, file, checksum))
+    return tuple(sorted(found, key=lambda one: (one.part == "post", one.version)))
 
 
 def lock_key(database_name: str) -> int:
@@ -57,59 +101,101 @@ def lock_key(database_name: str) -> int:
     return _UPSTREAM_LOCK_FACTOR * zlib.crc32(database_name.encode())
 
 
-def _checksum(file: str) -> str:
-    return hashlib.sha256(statements.migration_source(file).encode()).hexdigest()
-
-
-async def install(db: Database) -> None:
+async def install(db: Database, *, phase: Phase = "all", role_prefix: str | None = None) -> None:
     """Bring the schema to the newest version; does nothing where it is there already.
 
+    Args:
+        db: where.
+        phase: `pre` before new code is rolled out, `post` when no old code is left, `all` for both at once.
+        role_prefix: also make the four roles `PREFIXowner`, `PREFIXproducer`, `PREFIXconsumer` and `PREFIXobserver`
+            (see `roles`); remembered, so that later installations grant them what is new.
+
     Raises:
-        SchemaError: the tables are of an older generation of upstream, were changed, or come from a newer release.
-        DatabaseUnavailableError: PostgreSQL cannot be reached.
+        SchemaError: the tables are of an older generation of upstream, were changed, or come from a newer release; or
+            `post` is asked for before `pre` was.
+        ValidationError: phase or prefix are not allowed.
+        DatabaseUnavailableError: PostgreSQL cannot be reached, or a long transaction holds one of the tables.
         DatabaseError: PostgreSQL refuses, for lack of rights mostly.
     """
-    async with db.transaction() as transaction:
-        name = await transaction.connection.fetchval("SELECT current_database()")
-        await transaction.fetch_value("schema.lock", lock_key(name))
-        found = await _found(db, transaction)
-        if not found & _CORE_TABLES:
-            await transaction.execute(statements.migration(_UPSTREAM_MIGRATION, db.schema))
-            for version, description, checksum in _UPSTREAM_CHECKSUMS:
-                await transaction.fetch("schema.record_upstream", version, description, bytes.fromhex(checksum))
-        else:
-            _check_generation(db, found)
-        await transaction.fetch("schema.create_history")
-        done = {row["version"]: row for row in await transaction.fetch("schema.history")}
-        _check_history(db, {version: row["checksum"] for version, row in done.items()})
-        for version, file in _MIGRATIONS:
-            if version not in done:
-                await transaction.execute(statements.migration(file, db.schema))
-                await transaction.fetch("schema.record", version, file, _checksum(file))
+    wanted = _parts(phase)
+    prefix = None if role_prefix is None else roles.check_prefix(role_prefix)
+    try:
+        async with db.transaction() as transaction:
+            name = await transaction.connection.fetchval("SELECT current_database()")
+            await transaction.fetch_value("schema.lock", lock_key(name))
+            await transaction.fetch_value("schema.limit_waiting", _LOCK_TIMEOUT)
+            await _install_upstream(db, transaction)
+            await transaction.fetch("schema.create_history")
+            done = await _history(transaction)
+            _check_history(db, done)
+            if "pre" not in wanted:
+                _check_complete(db, done, ("pre",))
+            for migration in migrations():
+                if migration.part in wanted and migration.key not in done:
+                    await transaction.execute(statements.migration(migration.file, db.schema))
+                    await transaction.fetch(
+                        "schema.record", migration.version, migration.part, migration.file, migration.checksum
+                    )
+            await roles.grant(db, transaction, prefix)
+    except errors.DatabaseError as error:
+        if isinstance(error.__cause__, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
+            message = (
+                f"A transaction is using the tables in schema {db.schema} of {db.where}; nothing was changed. "
+                "Install again when it has ended."
+            )
+            raise errors.DatabaseUnavailableError(message) from error
+        raise
 
 
-async def verify(db: Database) -> None:
+async def _install_upstream(db: Database, transaction: Transaction) -> None:
+    """Make upstream's tables where there are none; where there are, see whether they are those that we know."""
+    found = await _found(db, transaction)
+    if not found & _CORE_TABLES:
+        await transaction.execute(statements.migration(_UPSTREAM_MIGRATION, db.schema))
+        for version, description, checksum in UPSTREAM_CHECKSUMS:
+            await transaction.fetch("schema.record_upstream", version, description, bytes.fromhex(checksum))
+        return
+    _check_generation(db, found)
+    if _HISTORY not in found:
+        await _check_adoptable(db, transaction, found)
+
+
+async def verify(db: Database, *, phase: Phase = "all") -> None:
     """Check that the schema is the one that this version needs, without changing anything.
+
+    Args:
+        db: where.
+        phase: which parts of the migrations must be there; `pre` is all that this version needs to work.
 
     Raises:
         SchemaError: it is not; the message says what is missing.
+        ValidationError: there is no such phase.
         DatabaseUnavailableError: PostgreSQL cannot be reached.
     """
+    wanted = _parts(phase)
     async with db.transaction() as transaction:
         found = await _found(db, transaction)
         if not found & _CORE_TABLES:
             message = f"There are no pgqrs tables in schema {db.schema} of {db.where}; run `Admin.install()`."
             raise errors.SchemaError(message)
         _check_generation(db, found)
-        history = await transaction.fetch("schema.history") if _HISTORY in found else []
-        done = {row["version"]: row["checksum"] for row in history}
+        done = await _history(transaction) if _HISTORY in found else {}
         _check_history(db, done)
-        missing = [file for version, file in _MIGRATIONS if version not in done]
+        _check_complete(db, done, wanted)
+        missing = [row["name"] for row in await transaction.fetch("schema.missing", db.schema)]
         if missing:
             message = (
-                f"The tables in schema {db.schema} of {db.where} lack {', '.join(missing)}; run `Admin.install()`."
+                f"Schema {db.schema} of {db.where} was installed, but lacks {', '.join(missing)}; somebody removed "
+                "what every client needs. Make it again, as the migrations of `pgqrs/sql` do."
             )
             raise errors.SchemaError(message)
+
+
+def _parts(phase: str) -> tuple[Part, ...]:
+    if phase not in get_args(Phase):
+        message = f"There is no phase {phase!r}; it is pre, post or all."
+        raise errors.ValidationError(message)
+    return tuple(part for part in get_args(Part) if phase in (part, "all"))
 
 
 async def _found(db: Database, transaction: Transaction) -> set[str]:
@@ -117,6 +203,10 @@ async def _found(db: Database, transaction: Transaction) -> set[str]:
         message = f"There is no schema {db.schema} in {db.where}; create it first: CREATE SCHEMA {db.schema};"
         raise errors.SchemaError(message)
     return {row["name"] for row in await transaction.fetch("schema.tables", db.schema)}
+
+
+async def _history(transaction: Transaction) -> dict[tuple[int, str], str]:
+    return {(row["version"], row["part"]): row["checksum"] for row in await transaction.fetch("schema.history")}
 
 
 def _check_generation(db: Database, found: set[str]) -> None:
@@ -136,13 +226,53 @@ def _check_generation(db: Database, found: set[str]) -> None:
     raise errors.SchemaError(message)
 
 
-def _check_history(db: Database, done: dict[int, str]) -> None:
-    where = f"schema {db.schema} of {db.where}"
-    known = dict(_MIGRATIONS)
-    for version, checksum in done.items():
-        if version not in known:
-            message = f"{where} was installed by a newer release (migration {version}); upgrade this one."
+async def _check_adoptable(db: Database, transaction: Transaction, found: set[str]) -> None:
+    """Refuse tables of the right names that 0.15.3 did not make: upstream's own record has to say so."""
+    where = f"in schema {db.schema} of {db.where}"
+    if _UPSTREAM_HISTORY not in found:
+        message = (
+            f"The tables {where} were made by hand or copied in part: upstream's record {_UPSTREAM_HISTORY} is "
+            "missing, and its clients could not bootstrap. Copy that table too, or use another schema."
+        )
+        raise errors.SchemaError(message)
+    recorded = {
+        row["version"]: row["checksum"].hex()
+        for row in await transaction.fetch("schema.upstream_history")
+        if row["success"]
+    }
+    known = {version: checksum for version, _, checksum in UPSTREAM_CHECKSUMS}
+    if recorded != known:
+        versions = {version for version in recorded | known if recorded.get(version) != known.get(version)}
+        message = (
+            f"The tables {where} are not those of upstream pgqrs 0.15.3: its migrations "
+            f"{', '.join(map(str, sorted(versions)))} are others, or only some of them. Use another schema."
+        )
+        raise errors.SchemaError(message)
+
+
+def _check_history(db: Database, done: dict[tuple[int, str], str]) -> None:
+    """Refuse what this release does not know, but for pre parts: they come before the code that they are for."""
+    where = f"Schema {db.schema} of {db.where}"
+    known = {migration.key: migration for migration in migrations()}
+    for (version, part), checksum in done.items():
+        migration = known.get((version, part))
+        if migration is None:
+            if part == "pre":
+                continue
+            message = f"{where} was installed by a newer release (migration {version}, {part}); upgrade this one."
             raise errors.SchemaError(message)
-        if checksum != _checksum(known[version]):
-            message = f"Migration {known[version]} of {where} has another checksum; it was not installed by a release."
+        if checksum != migration.checksum:
+            message = f"{where}: migration {migration.file} has another checksum; it was not installed by a release."
+            raise errors.SchemaError(message)
+
+
+def _check_complete(db: Database, done: Iterable[tuple[int, str]], wanted: tuple[Part, ...]) -> None:
+    """Name the migrations that are missing, by the part that has to be installed first."""
+    for part in wanted:
+        missing = [one.file for one in migrations() if one.part == part and one.key not in done]
+        if missing:
+            message = (
+                f"Schema {db.schema} of {db.where} lacks the {part} part: {', '.join(missing)}; "
+                f'run `Admin.install(phase="{part}")`, or `Admin.install()` for both parts.'
+            )
             raise errors.SchemaError(message)

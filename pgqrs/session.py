@@ -148,8 +148,8 @@ class SidecarSession:
             case protocol.PING:
                 self._send(protocol.encode(protocol.PONG, n=message.get("n")))
             case protocol.DRAIN:
-                self._listener.drain_requested(float(message.get("seconds", 0)))
-            case protocol.STATE:
+                self._listener.drain_requested(_seconds(message.get("seconds")))
+            case protocol.STATE if message.get("state") in set(WorkerStatus):
                 self._listener.state_changed(WorkerStatus(message["state"]))
             case protocol.BYE:
                 self._bye.set()
@@ -190,6 +190,10 @@ class SidecarSession:
             await asyncio.wait([self._task])
         self._drop()
         return self._bye.is_set()
+
+
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _refusal(message: dict[str, Any]) -> errors.PgqrsError:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 5.0
+#: How long a sidecar that the environment names is tried before the worker registers itself, and between two tries.
+_SIDECAR_SECONDS = 10.0
+_SIDECAR_POLL_SECONDS = 0.2
 _DRAIN_POLL_SECONDS = 0.05
 _DEFAULT_DRAIN = timedelta(seconds=25)
 
@@ -132,18 +135,42 @@ class Worker:
 
     async def _open_session(self) -> WorkerId | None:
         """Let the sidecar hand out a row; None without a sidecar, or where the app wants an identity of its own."""
+        session = self._new_session()
+        if session is None:
+            return None
+        give_up_at = asyncio.get_running_loop().time() + _SIDECAR_SECONDS
+        while True:
+            try:
+                worker_id = await session.open()
+            except OSError as error:
+                if asyncio.get_running_loop().time() > give_up_at:
+                    logger.warning("no sidecar, registering without it", extra={"error": str(error)})
+                    return None
+                # It may just be started anew.
+                await asyncio.sleep(_SIDECAR_POLL_SECONDS)
+            else:
+                self._session = session
+                return worker_id
+
+    def _new_session(self) -> SidecarSession | None:
         address = self._settings.sidecar
         if address is None or self._host is not None or self._port is not None:
             return None
         container = self._settings.pod.container if self._settings.pod else None
-        session = SidecarSession(address, queue=self.queue, container=container, listener=self)
+        return SidecarSession(address, queue=self.queue, container=container, listener=self)
+
+    async def _attach(self) -> None:
+        """Show the sidecar a row that this worker registered itself, so that it is told to drain and seen to die."""
+        session = self._new_session()
+        if session is None:
+            return
+        session.worker_id = self._worker_id
         try:
-            worker_id = await session.open()
-        except OSError as error:
-            logger.warning("no sidecar, registering without it", extra={"error": str(error)})
-            return None
-        self._session = session
-        return worker_id
+            await session.open()
+        except (OSError, errors.PgqrsError) as error:
+            logger.debug("still no sidecar", extra={"worker_id": self._worker_id, "error": str(error)})
+        else:
+            self._session = session
 
     async def _register(self) -> WorkerId:
         info = await lifecycle.register(
@@ -160,6 +187,8 @@ class Worker:
         """Keep the row alive while no sidecar does; ends when the row is stopped."""
         while True:
             await asyncio.sleep(_HEARTBEAT_SECONDS)
+            if self._session is None:
+                await self._attach()
             if self._session is not None and self._session.connected:
                 continue
             try:

@@ -21,18 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pgqrs.database import Database
-    from pgqrs_operator.facts import Action
+    from pgqrs_operator.facts import Action, Key
     from pgqrs_operator.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
 
-async def carry_out(db: Database, actions: Iterable[Action], metrics: Metrics) -> None:
-    """Do all of it.
+async def carry_out(db: Database, actions: Iterable[Action], metrics: Metrics) -> dict[Key, str]:
+    """Do all of it, and give what could not be done, by the resource that asked for it.
 
     Raises:
         DatabaseError: the database does not answer, or refused; what was not done is planned again.
     """
+    problems: dict[Key, str] = {}
     kinds: dict[type[Action], list[Any]] = defaultdict(list)
     for action in actions:
         kinds[type(action)].append(action)
@@ -48,8 +49,12 @@ async def carry_out(db: Database, actions: Iterable[Action], metrics: Metrics) -
     for action in kinds[DeleteQueue]:
         try:
             await queues.delete(db, action.name)
-        except (errors.QueueNotEmptyError, errors.QueueNotFoundError) as error:
+        except errors.PgqrsError as error:
+            # Messages that came meanwhile, a table that is busy, tables of somebody else that refer to it: that is this
+            # queue's matter alone.
             _log.info("queue not removed", extra={"queue": action.name, "error": str(error)})
+            problems[action.key] = str(error)
+    return problems
 
 
 async def _stop(db: Database, actions: Iterable[StopWorker], metrics: Metrics) -> None:

@@ -75,7 +75,11 @@ class Kubernetes:
             message = f"{method} {path}: the API server cannot be reached ({type(error).__name__})"
             raise ApiError(message) from error
         if response.status in _SUCCESS:
-            answer: dict[str, Any] = json.loads(data)
+            try:
+                answer: dict[str, Any] = json.loads(data)
+            except ValueError as error:
+                message = f"{method} {path}: the answer is not JSON"
+                raise ApiError(message, response.status) from error
             return answer
         kinds = {404: NotFoundError, 409: ConflictError}
         message = f"{method} {path}: HTTP {response.status}: {_explanation(data)}"

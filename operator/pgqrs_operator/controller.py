@@ -42,6 +42,11 @@ class _Running(NamedTuple):
     task: asyncio.Task[None]
 
 
+def _secret(queue: Queue) -> SecretKey:
+    reference = queue.spec.connection.secret_ref
+    return SecretKey(queue.key.namespace, reference.name, reference.key)
+
+
 class Controller:
     """Runs one loop per database."""
 
@@ -53,6 +58,8 @@ class Controller:
         self._reporter = Reporter(kubernetes, store)
         self._addresses = Addresses(kubernetes)
         self._running: dict[DatabaseKey, _Running] = {}
+        #: Uids of pods of which it was said that they have no sidecar.
+        self._reported: set[str] = set()
 
     async def run(self) -> None:
         """Assign for ever.
@@ -98,16 +105,18 @@ class Controller:
             self._loop(key).assign(Assignment(queues=tuple(queues), workers=tuple(workers[key]), pods=tuple(pods[key])))
         await self._end([key for key in self._running if key not in groups])
         writes += self._missing_workers(homes)
+        writes += self._without_sidecar()
         await self._reporter.together(writes)
 
     async def _group(self) -> tuple[dict[DatabaseKey, list[Queue]], dict[Key, tuple[Queue, Verdict]]]:
         """Sort the queues by their database; those without one come with what is wrong."""
         groups: dict[DatabaseKey, list[Queue]] = defaultdict(list)
         problems: dict[Key, tuple[Queue, Verdict]] = {}
-        for queue in self._store.queues:
+        queues = [(queue, _secret(queue)) for queue in self._store.queues]
+        await self._addresses.refresh({secret for _, secret in queues})
+        for queue, secret in queues:
             connection = queue.spec.connection
-            secret = SecretKey(queue.key.namespace, connection.secret_ref.name, connection.secret_ref.key)
-            found = await self._addresses.find(secret, leftover=queue.deleting is not None)
+            found = self._addresses.find(secret, leftover=queue.deleting is not None)
             if isinstance(found, str):
                 groups[DatabaseKey(found, connection.schema_)].append(queue)
             else:
@@ -142,6 +151,13 @@ class Controller:
             and pod.key not in names
             and Key(pod.key.namespace, pod.queue) in homes
         ]
+
+    def _without_sidecar(self) -> list[Awaitable[None]]:
+        """Report each labelled pod that no injector met, once."""
+        there = {pod.uid: pod for pod in self._store.pods if not (pod.injected or pod.ending or pod.final)}
+        fresh = there.keys() - self._reported
+        self._reported = set(there)
+        return [self._reporter.report_without_sidecar(there[uid]) for uid in fresh]
 
     def _loop(self, key: DatabaseKey) -> DatabaseLoop:
         running = self._running.get(key)

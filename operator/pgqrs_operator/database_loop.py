@@ -46,6 +46,8 @@ _GATHER_SECONDS = 0.05
 #: One statement, waiting for a connection included, in seconds.
 _STATEMENT_SECONDS = 8.0
 _MOST_PASSES = 5
+#: After an outage workers get so long to show that they live, in seconds: three intervals of their heartbeats.
+_GRACE_SECONDS = 15.0
 #: A deletion that cannot reach its database is let go after this time.
 LET_GO_AFTER = timedelta(seconds=30)
 
@@ -96,6 +98,10 @@ class DatabaseLoop:
         self._wake = asyncio.Event()
         #: Uids of pods that this cluster is known to have had.
         self._ours: set[str] = set()
+        #: Uids of the pods that the rows named when they were last read.
+        self._row_pods: set[str] = set()
+        #: When a round last failed, by the event loop's clock; the operator's own start counts as one.
+        self._failed_at = asyncio.get_running_loop().time()
         self._counts: dict[str, FleetCounts] = {}
         self._counted_at = float("-inf")
         self._verified_at = float("-inf")
@@ -143,11 +149,18 @@ class DatabaseLoop:
         except errors.PgqrsError as error:
             await self._tell_all(verdicts.stalled("DatabaseRefused", str(error)))
             return _RETRY_SECONDS
+        except Exception:  # noqa: BLE001 - logged with its trace, told in every condition, tried again
+            # A defect that one object brings about must not end the operator for all others.
+            _log.exception("round failed", extra={"database": self._database.where})
+            text = "The operator met a defect of its own, which its log shows; it tries again."
+            await self._tell_all(verdicts.stalled("InternalError", text))
+            return _RETRY_SECONDS
         self._metrics.round_took(self._database.where, asyncio.get_running_loop().time() - started)
         return _BUSY_SECONDS if busy else _IDLE_SECONDS
 
     async def _tell_all(self, verdict: Verdict) -> None:
         """Say the same of every resource, and let those go that have waited for their deletion long enough."""
+        self._failed_at = asyncio.get_running_loop().time()
         self._metrics.database_failed(self._database.where)
         resources: list[Queue | Worker] = [*self._assignment.queues, *self._assignment.workers]
         await self._reporter.together(
@@ -161,19 +174,26 @@ class DatabaseLoop:
         await self._prepare()
         await self._hold_all()
         assignment = self._assignment
+        self._ours &= self._row_pods
         self._ours |= {pod.uid for pod in assignment.pods}
         self._ours |= {worker.pod_uid for worker in assignment.workers if worker.pod_uid}
         held_queues = [queue for queue in assignment.queues if queue.held or queue.frozen]
         held_workers = [worker for worker in assignment.workers if worker.held or worker.frozen]
         desired = declarations.desired(held_queues, held_workers, assignment.pods, self._settings)
+        now = asyncio.get_running_loop().time()
+        problems: dict[Key, str] = {}
         for left in reversed(range(_MOST_PASSES)):
             found = await self._observe(desired)
             complete, ended = await self._with_pods(desired, found)
-            planned = plan(complete, Observed(fleet=found, ended=ended))
-            if not planned.actions or not left:
+            planned = plan(
+                complete, Observed(fleet=found, ended=ended, silence_counts=now - self._failed_at > _GRACE_SECONDS)
+            )
+            if not planned.actions or not left or problems:
                 break
-            await carry_out(self._database, planned.actions, self._metrics)
+            problems = await carry_out(self._database, planned.actions, self._metrics)
             await self._announce(planned.actions)
+        refused = {key: verdicts.waiting("DeletionRefused", text) for key, text in problems.items()}
+        planned = replace(planned, queues={**planned.queues, **refused})
         counted = await self._count([queue.queue_name for queue in held_queues])
         await self._report(held_queues, held_workers, found, planned, counted=counted)
         return any(v.kind == "waiting" and v.reason != "WaitingForWorker" for v in planned.workers.values()) or any(
@@ -218,6 +238,7 @@ class DatabaseLoop:
 
         The rows were read before: what they show belongs to processes that are no younger than what is confirmed here.
         """
+        self._row_pods = {row.info.pod_uid for row in found.workers if row.info.pod_uid}
         declared = {worker.pod_uid for worker in desired.workers}
         lost: dict[str, FleetWorker] = {}
         for row in found.workers:
@@ -267,8 +288,12 @@ class DatabaseLoop:
         now = asyncio.get_running_loop().time()
         if now - self._counted_at < _COUNT_SECONDS and all(name in self._counts for name in names):
             return False
-        self._counts = await fleet.counts(self._database, names)
         self._counted_at = now
+        try:
+            self._counts = await fleet.counts(self._database, names)
+        except errors.DatabaseError as error:
+            # Numbers are for people; what is declared comes true without them.
+            _log.warning("messages not counted", extra={"database": self._database.where, "error": str(error)})
         return True
 
     async def _report(

@@ -169,4 +169,6 @@ class Observed:
     """What is the case: rows, and pods that are known to have ended, with the reason, by their uid."""
 
     fleet: Fleet
+    #: Whether silence says something: not while the database was away so lately that nobody could send a heartbeat.
+    silence_counts: bool = True
     ended: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,8 @@
-"""kopf's part: it watches, and every event goes into the store as it is. Nothing is decided here."""
+"""kopf's part: it watches, and every event goes into the store as it is. Nothing is decided here.
+
+The handlers are coroutines, which kopf runs in the event loop; plain functions it runs in threads, and the store has no
+locks.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +33,15 @@ def registry(store: Store) -> kopf.OperatorRegistry:
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
     @kopf.on.event(GROUP, VERSION, QUEUES, registry=handlers)
-    def queue_seen(event: Mapping[str, Any], **_: Any) -> None:
+    async def queue_seen(event: Mapping[str, Any], **_: Any) -> None:
         _take(store.queues, event, "PgqrsQueue")
 
     @kopf.on.event(GROUP, VERSION, WORKERS, registry=handlers)
-    def worker_seen(event: Mapping[str, Any], **_: Any) -> None:
+    async def worker_seen(event: Mapping[str, Any], **_: Any) -> None:
         _take(store.workers, event, "PgqrsWorker")
 
     @kopf.on.event("", "v1", "pods", labels={QUEUE_LABEL: kopf.PRESENT}, registry=handlers)
-    def pod_seen(event: Mapping[str, Any], **_: Any) -> None:
+    async def pod_seen(event: Mapping[str, Any], **_: Any) -> None:
         _take(store.pods, event, "Pod")
 
     return handlers

@@ -107,8 +107,9 @@ class _Planner:
         if owner not in {None, queue.owner} and owner in self.desired.others:
             self.queues[queue.key] = verdicts.stalled(
                 "Conflict",
-                f"Queue {queue.name!r} belongs to {owner} in this database; "
-                "give this one another queueName, or delete that one.",
+                f"Queue {queue.name!r} belongs to {owner} in this database; give this one another queueName, or delete "
+                "that one. If that was this very resource before the cluster got its name, set `owner` of the queue's "
+                "row to NULL.",
             )
             return
         if queue.policy is None:
@@ -265,6 +266,8 @@ class _Planner:
             self.workers[worker.key] = verdicts.ready("Working", "It works.")
 
     def _silent_workers(self) -> None:
+        if not self.observed.silence_counts:
+            return
         silent = [
             row
             for row in self.observed.fleet.workers

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pgqrs_operator.api import ApiError, ConflictError, Kubernetes, NotFoundError
 from pgqrs_operator.connection import connect
@@ -32,6 +32,10 @@ async def release(settings: Settings) -> int:
             count = 0
             for plural, kind in ((WORKERS, "PgqrsWorker"), (QUEUES, "PgqrsQueue")):
                 count += await _let_go(kubernetes, plural, kind, settings.watch_namespace)
+                left = await _held(kubernetes, plural, kind, settings.watch_namespace)
+                if left:
+                    _log.critical("resources are not released", extra={"kind": kind, "left": len(left)})
+                    return 1
         except (ApiError, TimeoutError) as error:
             _log.critical("resources are not released", extra={"error": str(error) or "it took too long"})
             return 1
@@ -51,14 +55,16 @@ async def _stop_operator(kubernetes: Kubernetes, settings: Settings) -> None:
             await asyncio.sleep(_POLL_SECONDS)
 
 
+async def _held(kubernetes: Kubernetes, plural: str, kind: str, namespace: str | None) -> list[dict[str, Any]]:
+    """Give the metadata of every resource that has our finalizer."""
+    found = await kubernetes.list_resources(plural, kind, namespace)
+    return [item["metadata"] for item in found.items if FINALIZER in (item["metadata"].get("finalizers") or ())]
+
+
 async def _let_go(kubernetes: Kubernetes, plural: str, kind: str, namespace: str | None) -> int:
     count = 0
     for _ in range(_ATTEMPTS):
-        left = [
-            item["metadata"]
-            for item in (await kubernetes.list_resources(plural, kind, namespace)).items
-            if FINALIZER in (item["metadata"].get("finalizers") or ())
-        ]
+        left = await _held(kubernetes, plural, kind, namespace)
         if not left:
             break
         for metadata in left:

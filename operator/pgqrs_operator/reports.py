@@ -1,6 +1,6 @@
 """Writes to the cluster what was found: conditions, status, finalizers, Events. Only what differs is written.
 
-A write that fails is logged and left to the next round, which finds the same difference again; nothing waits for it.
+A write that fails is logged and left to the next round, which finds the same difference again.
 """
 
 from __future__ import annotations
@@ -143,20 +143,35 @@ class Reporter:
         except ApiError as error:
             _log.warning("PgqrsWorker not deleted", extra={"resource": str(worker.key), "error": str(error)})
 
+    async def report_without_sidecar(self, pod: Pod) -> None:
+        """Tell that a labelled pod started without a sidecar."""
+        text = (
+            "It has the label pgqrs.io/queue and no sidecar: no injector answered when it was created, or its "
+            "namespace is left alone. Delete it, so that its controller makes a new one."
+        )
+        namespace, name = pod.key
+        about = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": pod.uid}
+        _log.warning("labelled pod without a sidecar", extra={"pod": str(pod.key)})
+        await self._event(about, "NotInjected", text, warning=True)
+
     async def event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
         """Make an Event about a resource."""
+        about = {
+            "apiVersion": API_VERSION,
+            "kind": resource.kind,
+            "namespace": resource.key.namespace,
+            "name": resource.key.name,
+            "uid": resource.uid,
+        }
+        await self._event(about, reason, message, warning=warning)
+
+    async def _event(self, about: Mapping[str, str], reason: str, message: str, *, warning: bool) -> None:
         now = datetime.now(UTC)
         body = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{resource.key.name[:230]}.", "namespace": resource.key.namespace},
-            "involvedObject": {
-                "apiVersion": API_VERSION,
-                "kind": resource.kind,
-                "namespace": resource.key.namespace,
-                "name": resource.key.name,
-                "uid": resource.uid,
-            },
+            "metadata": {"generateName": f"{about['name'][:230]}.", "namespace": about["namespace"]},
+            "involvedObject": dict(about),
             "type": "Warning" if warning else "Normal",
             "reason": reason,
             "message": message[:1024],
@@ -166,7 +181,9 @@ class Reporter:
             "count": 1,
         }
         try:
-            await self._kubernetes.create_event(resource.key.namespace, body)
+            await self._kubernetes.create_event(about["namespace"], body)
         except ApiError as error:
             # A namespace that is being deleted takes none.
-            _log.debug("event not made", extra={"resource": str(resource.key), "error": str(error)})
+            _log.debug(
+                "event not made", extra={"resource": f"{about['namespace']}/{about['name']}", "error": str(error)}
+            )

@@ -13,6 +13,8 @@ from pgqrs_operator import verdicts
 from pgqrs_operator.api import ApiError, NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pgqrs_operator.api import Kubernetes
     from pgqrs_operator.verdicts import Verdict
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _FRESH_SECONDS = 3.0
 _RETRY_SECONDS = 2.0
 _FORBIDDEN = 403
+#: Secrets that are read at a time.
+_PARALLEL = 16
 
 
 class SecretKey(NamedTuple):
@@ -38,35 +42,46 @@ class Addresses:
         self._known: dict[SecretKey, tuple[float, str | Verdict]] = {}
         self._last: dict[SecretKey, str] = {}
 
-    async def find(self, key: SecretKey, *, leftover: bool = False) -> str | Verdict:
-        """Give the address, or what is wrong.
+    async def refresh(self, keys: Collection[SecretKey]) -> None:
+        """Read what is not fresh any more, side by side, and forget what nobody asks for."""
+        now = asyncio.get_running_loop().time()
+        self._known = {key: known for key, known in self._known.items() if key in keys}
+        self._last = {key: last for key, last in self._last.items() if key in keys}
+        slots = asyncio.Semaphore(_PARALLEL)
+
+        async def read(key: SecretKey) -> None:
+            async with slots:
+                await self._refresh(key)
+
+        async with asyncio.TaskGroup() as group:
+            for key in keys:
+                if self._known.get(key, (0.0, ""))[0] <= now:
+                    group.create_task(read(key))
+
+    def find(self, key: SecretKey, *, leftover: bool = False) -> str | Verdict:
+        """Give the address, or what is wrong, as of the last `refresh`.
 
         Args:
             key: where it is.
             leftover: take the last one that was there where the Secret is gone: a namespace loses its Secrets before
                 its queues, whose rows are still to be left in order.
         """
-        found = await self._current(key)
-        if isinstance(found, str):
-            self._last[key] = found
-        elif leftover and found.reason == "SecretNotFound":
+        found = self._known[key][1]
+        if leftover and not isinstance(found, str) and found.reason == "SecretNotFound":
             return self._last.get(key, found)
         return found
 
-    async def _current(self, key: SecretKey) -> str | Verdict:
-        now = asyncio.get_running_loop().time()
-        until, found = self._known.get(key, (0.0, ""))
-        if until > now:
-            return found
+    async def _refresh(self, key: SecretKey) -> None:
         answer = await self._read(key)
+        now = asyncio.get_running_loop().time()
         if isinstance(answer, str):
+            self._last[key] = answer
             self._known[key] = (now + _FRESH_SECONDS, answer)
         else:
-            if answer.kind == "waiting" and isinstance(found, str) and found:
+            if answer.kind == "waiting":
                 # The API server does not answer; that says nothing about the database.
-                answer = found
+                answer = self._last.get(key, answer)
             self._known[key] = (now + _RETRY_SECONDS, answer)
-        return self._known[key][1]
 
     async def _read(self, key: SecretKey) -> str | Verdict:
         where = f"Secret {key.name!r} in namespace {key.namespace!r}"

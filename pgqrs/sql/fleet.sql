@@ -1,6 +1,3 @@
--- name: ping
-SELECT 1
-
 -- name: queues
 -- $1 names; $2 those of them whose live messages are counted too (up to 10,000), because somebody waits for none to be left.
 SELECT {queue_columns},

@@ -1,10 +1,16 @@
 -- name: enqueue
--- Every payload becomes a row, in the given order; all times are the server's.
+-- Every payload becomes a row, in the given order; all times are the server's. The queue's row is locked as a foreign key
+-- would lock it: whoever deletes the queue waits for us, or we find no queue and add nothing.
 INSERT INTO {schema}.pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, producer_worker_id)
-SELECT $1, p.payload::jsonb, now() + make_interval(secs => $3::float8), now(), 0, $4
-FROM unnest($2::text[]) WITH ORDINALITY AS p (payload, position)
+SELECT q.id, p.payload::jsonb, now() + make_interval(secs => $3::float8), now(), 0, $4
+FROM (SELECT id FROM {schema}.pgqrs_queues WHERE id = $1 FOR KEY SHARE) q,
+     unnest($2::text[]) WITH ORDINALITY AS p (payload, position)
 ORDER BY p.position
-RETURNING id
+-- Tells once, and only where a consumer waits (`notify.mark`): a COMMIT that notifies takes one lock for the whole server.
+RETURNING id, (
+    SELECT pg_notify('pgqrs', '{schema} ' || q.id) FROM {schema}.pgqrs_queues q
+    WHERE q.id = $1 AND q.idle_until > now() AND $3::float8 <= 0
+)
 
 -- name: dequeue
 -- $1 worker, $2 most messages, $3 lease in seconds or NULL for the queue's own.

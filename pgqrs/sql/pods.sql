@@ -1,17 +1,17 @@
 -- name: beat
 -- One statement per interval for everything of a pod; what it returns is how a change from outside reaches the pod.
-WITH beaten AS (
-    UPDATE {schema}.pgqrs_workers SET heartbeat_at = now()
-    WHERE pod_uid = $1 AND status <> 'stopped' AND id <> ALL($2::bigint[])
+-- Locked in the order of ids, as by everybody, against deadlocks.
+WITH target AS MATERIALIZED (
+    SELECT w.id FROM {schema}.pgqrs_workers w
+    WHERE w.pod_uid = $1 AND w.status <> 'stopped' AND w.id <> ALL($2::bigint[])
+    ORDER BY w.id FOR NO KEY UPDATE
+), beaten AS (
+    UPDATE {schema}.pgqrs_workers w SET heartbeat_at = now() FROM target WHERE w.id = target.id
 )
 SELECT {worker_columns}, {leased} FROM {schema}.pgqrs_workers w WHERE w.pod_uid = $1 AND w.status <> 'stopped' ORDER BY w.id
 
 -- name: live
 SELECT {worker_columns}, {leased} FROM {schema}.pgqrs_workers w WHERE w.pod_uid = $1 AND w.status <> 'stopped' ORDER BY w.id
-
--- name: states
--- The state of given rows, stopped ones too: a session wants to know that somebody stopped its worker.
-SELECT {worker_columns}, {leased} FROM {schema}.pgqrs_workers w WHERE w.id = ANY($1::bigint[]) ORDER BY w.id
 
 -- name: begin_termination
 -- `interrupted` is upstream's word for "no new messages, finish what is leased"; the mark keeps others from resuming the row.
@@ -25,7 +25,7 @@ FROM target WHERE w.id = target.id
 
 -- name: to_stop
 SELECT w.id FROM {schema}.pgqrs_workers w
-WHERE w.pod_uid = $1 AND w.status <> 'stopped' AND ($2::text IS NULL OR w.container = $2)
+WHERE w.pod_uid = $1 AND w.status <> 'stopped'
 ORDER BY w.id
 
 -- name: assign

@@ -33,8 +33,20 @@ SELECT count(*) FROM (
     SELECT FROM {schema}.pgqrs_messages m WHERE m.queue_id = $1 AND m.archived_at IS NULL LIMIT 10000
 ) live
 
--- name: delete_messages
-DELETE FROM {schema}.pgqrs_messages WHERE queue_id = $1
+-- name: short_wait
+SET LOCAL lock_timeout = '1s'
+
+-- name: close_messages
+-- Clients of other makes insert without a lock on the queue. While this one is held nobody inserts, so what is counted is
+-- what there is; taken before the lock on the queue,
+-- which an insert asks for second, and for a moment only.
+LOCK TABLE {schema}.pgqrs_messages IN SHARE ROW EXCLUSIVE MODE
+
+-- name: delete_history
+-- A slice of what is archived, so that a long history is removed in many short statements.
+DELETE FROM {schema}.pgqrs_messages m
+WHERE m.id IN (SELECT a.id FROM {schema}.pgqrs_messages a WHERE a.queue_id = $1 AND a.archived_at IS NOT NULL LIMIT $2)
+RETURNING m.id
 
 -- name: delete_workers
 DELETE FROM {schema}.pgqrs_workers WHERE queue_id = $1

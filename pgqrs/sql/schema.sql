@@ -3,6 +3,10 @@
 -- The key is computed by the client, because PostgreSQL has no CRC-32.
 SELECT pg_advisory_xact_lock($1)
 
+-- name: limit_waiting
+-- After `lock`: whoever waits for a table in use keeps everybody else from it meanwhile, so that must not take long.
+SELECT set_config('lock_timeout', $1, true)
+
 -- name: schema_exists
 SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)
 
@@ -18,20 +22,57 @@ WHERE n.nspname = $1 AND c.relname = 'pgqrs_workers' AND a.attnum > 0 AND NOT a.
 
 -- name: create_history
 CREATE TABLE IF NOT EXISTS {schema}.pgqrs_schema_migrations (
-    version integer PRIMARY KEY,
+    version integer NOT NULL,
+    part text NOT NULL CHECK (part IN ('pre', 'post')),
     name text NOT NULL,
     checksum text NOT NULL,
-    installed_at timestamptz NOT NULL DEFAULT now()
+    installed_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (version, part)
 )
 
 -- name: history
-SELECT version, name, checksum FROM {schema}.pgqrs_schema_migrations ORDER BY version
+SELECT version, part, name, checksum FROM {schema}.pgqrs_schema_migrations ORDER BY version, part DESC
 
 -- name: record
-INSERT INTO {schema}.pgqrs_schema_migrations (version, name, checksum) VALUES ($1, $2, $3)
+INSERT INTO {schema}.pgqrs_schema_migrations (version, part, name, checksum) VALUES ($1, $2, $3, $4)
 
 -- name: record_upstream
 INSERT INTO {schema}._sqlx_migrations (version, description, success, checksum, execution_time) VALUES ($1, $2, true, $3, 0)
 
 -- name: upstream_history
-SELECT version, checksum FROM {schema}._sqlx_migrations WHERE success ORDER BY version
+SELECT version, success, checksum FROM {schema}._sqlx_migrations ORDER BY version
+
+-- name: missing
+-- The columns and indexes that our statements rely on, and that somebody dropped by hand. $1 is the schema's name.
+-- A migration that adds one adds it here; a test compares this list with the tables.
+SELECT needed.kind || ' ' || needed.name AS name
+FROM (
+    SELECT 'column' AS kind, t.name || '.' || c.name AS name
+    FROM (VALUES
+        ('pgqrs_queues', ARRAY['id', 'queue_name', 'created_at', 'paused', 'lease_duration', 'read_limit',
+                               'heartbeat_timeout', 'owner', 'idle_until']),
+        ('pgqrs_workers', ARRAY['id', 'name', 'queue_id', 'started_at', 'heartbeat_at', 'shutdown_at', 'status', 'hostname',
+                                'port', 'cluster', 'pod_namespace', 'pod_name', 'pod_uid', 'container', 'terminating',
+                                'stop_reason', 'owner']),
+        ('pgqrs_messages', ARRAY['id', 'queue_id', 'payload', 'vt', 'enqueued_at', 'read_ct', 'dequeued_at',
+                                 'producer_worker_id', 'consumer_worker_id', 'archived_at', 'dead_reason'])
+    ) AS t (name, columns), unnest(t.columns) AS c (name)
+    UNION ALL
+    SELECT 'index', unnest(ARRAY[
+        'pgqrs_queues_pkey', 'pgqrs_queues_queue_name_key',
+        'pgqrs_workers_pkey', 'pgqrs_workers_name_key', 'idx_pgqrs_workers_queue_status', 'pgqrs_workers_live_hostname',
+        'pgqrs_workers_pod',
+        'pgqrs_messages_pkey', 'idx_pgqrs_messages_hot_path', 'idx_pgqrs_messages_consumer_worker_id_active',
+        'idx_pgqrs_messages_archived_at', 'pgqrs_messages_dead'
+    ])
+) needed
+WHERE needed.name NOT IN (
+    SELECT r.relname || '.' || a.attname
+    FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid JOIN pg_namespace n ON n.oid = r.relnamespace
+    WHERE n.nspname = $1 AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT r.relname
+    FROM pg_index i JOIN pg_class r ON r.oid = i.indexrelid JOIN pg_namespace n ON n.oid = r.relnamespace
+    WHERE n.nspname = $1 AND i.indisvalid
+)
+ORDER BY 1

@@ -1,12 +1,16 @@
 -- name: holder
 -- Who has this name. The lock makes two processes that register it wait for each other.
-SELECT w.id, w.status::text AS status, w.started_at, w.heartbeat_at + t.heartbeat_timeout AS free_at,
+SELECT w.id, w.owner, w.status::text AS status, w.started_at, w.heartbeat_at + t.heartbeat_timeout AS free_at,
        w.status <> 'stopped' AND w.heartbeat_at + t.heartbeat_timeout > now() AS alive
 FROM {schema}.pgqrs_workers w,
      LATERAL (SELECT coalesce((SELECT q.heartbeat_timeout FROM {schema}.pgqrs_queues q WHERE q.id = w.queue_id),
                               interval '60 seconds') AS heartbeat_timeout) t
 WHERE w.name = $1
 FOR UPDATE OF w
+
+-- name: held_back_by
+-- Who holds the newest row of this pod back, or nobody.
+SELECT w.owner FROM {schema}.pgqrs_workers w WHERE w.pod_uid = $1 ORDER BY w.id DESC LIMIT 1
 
 -- name: retire_name
 -- The old row keeps its history under another name, so that the name can be given to a new row with a new id.
@@ -20,8 +24,11 @@ WHERE NOT EXISTS (SELECT FROM {schema}.pgqrs_workers w WHERE w.name = $1 || ':' 
 ORDER BY n LIMIT 1
 
 -- name: insert
-INSERT INTO {schema}.pgqrs_workers AS w (name, queue_id, pod_uid, pod_name, pod_namespace, cluster, container)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+-- $8: who holds this worker back, from before its process was restarted; it starts as it was left, suspended.
+INSERT INTO {schema}.pgqrs_workers AS w
+    (name, queue_id, pod_uid, pod_name, pod_namespace, cluster, container, owner, status)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
+        CASE WHEN $8::text IS NULL THEN 'ready' ELSE 'suspended' END::{schema}.worker_status)
 RETURNING {worker_columns}, 0 AS leased
 
 -- name: get
@@ -46,7 +53,7 @@ SELECT heartbeat_at >= now() - make_interval(secs => $2::float8) FROM {schema}.p
 
 -- name: lock
 -- The same lock that a dequeue takes on its worker: while it is held, no message is handed to this worker.
-SELECT status::text FROM {schema}.pgqrs_workers WHERE id = $1 FOR NO KEY UPDATE
+SELECT status::text, terminating FROM {schema}.pgqrs_workers WHERE id = $1 FOR NO KEY UPDATE
 
 -- name: held
 SELECT count(*)::int FROM {schema}.pgqrs_messages WHERE consumer_worker_id = $1 AND archived_at IS NULL

@@ -105,11 +105,10 @@ class PodRows:
             WorkerReplacedError: the row is stopped, or not this pod's, or another process has it.
             DatabaseError: the database does not answer, or refused.
         """
+        # The process is alive, whatever the database says now, and however long the statements before this one take.
+        self._postpone(worker_id)
         async with self._reading:
-            orphan = self._orphans.get(worker_id)
-            if orphan is not None:
-                # The process is alive, whatever the database says now.
-                orphan.deadline = self._now() + self._settings.times.rejoin
+            self._postpone(worker_id)
             taken = worker_id in self._held or worker_id in self._ending or worker_id == self._spare
             info = None
             if not taken:
@@ -121,6 +120,11 @@ class PodRows:
             self._orphans.pop(worker_id, None)
             self._hold(info)
             return info
+
+    def _postpone(self, worker_id: WorkerId) -> None:
+        orphan = self._orphans.get(worker_id)
+        if orphan is not None:
+            orphan.deadline = self._now() + self._settings.times.rejoin
 
     def release(self, worker_id: WorkerId, reason: str) -> asyncio.Event:
         """Take a row back from a process that has ended; the event is set once the database shows it as stopped."""
@@ -283,7 +287,7 @@ class PodRows:
             self._wake.clear()
             wait: float | None = None
             try:
-                self._expire_orphans()
+                await self._expire_orphans()
                 await self._stop_ended()
                 await self._keep_spare()
                 backoff.reset()
@@ -318,7 +322,11 @@ class PodRows:
         if self._orphans:
             _log.info("waiting for processes from before the restart", extra={"worker_ids": sorted(self._orphans)})
 
-    def _expire_orphans(self) -> None:
+    async def _expire_orphans(self) -> None:
+        if not any(orphan.deadline <= self._now() for orphan in self._orphans.values()):
+            return
+        # During an outage a living process could not show itself: only a look after its time counts.
+        await self.look()
         for worker_id, orphan in list(self._orphans.items()):
             if orphan.deadline <= self._now():
                 del self._orphans[worker_id]

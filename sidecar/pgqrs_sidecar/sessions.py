@@ -1,6 +1,6 @@
 """The sessions with the app's processes: a connection on loopback is a process, and its end is the process's end.
 
-The page `docs/session-protocol.md` describes what is said. Nothing is handed out before the token was shown, and no
+The page `docs/design/interfaces.md` describes what is said. Nothing is handed out before the token was shown, and no
 process can make the sidecar keep more than one line of it in memory.
 """
 

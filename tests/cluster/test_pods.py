@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.cluster.shop import DIES_OF_SIGTERM, IGNORES_SIGTERM, eventually
+from tests.support.installation import EXAMPLE_IMAGE, SYSTEM
 
 if TYPE_CHECKING:
     from tests.cluster.shop import Shop
@@ -161,3 +163,19 @@ def test_an_unknown_queue_is_refused_with_the_one_that_was_meant(shop: Shop) -> 
     }
     with pytest.raises(Exception, match="Did you mean emails"):
         shop.apply(pod)
+
+
+def test_a_labelled_pod_that_no_injector_met_is_reported(shop: Shop) -> None:
+    shop.ready_queue()
+    # The release's own namespace is left alone, as every namespace is while no injector answers.
+    container = {"name": "app", "image": EXAMPLE_IMAGE, "command": ["sleep", "60"]}
+    metadata = {"name": shop.namespace, "namespace": SYSTEM, "labels": {"pgqrs.io/queue": "emails"}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}}
+    kubectl = shop.installation.cluster.kubectl
+    kubectl("apply", "-f", "-", stdin=json.dumps(pod))
+    try:
+        about = f"involvedObject.name={shop.namespace},reason=NotInjected"
+        events = ("-n", SYSTEM, "get", "events", "--field-selector", about, "-o=jsonpath={.items[*].message}")
+        assert "no sidecar" in eventually("an event tells of it", lambda: kubectl(*events), within=20)
+    finally:
+        kubectl("-n", SYSTEM, "delete", "pod", shop.namespace, "--wait=false", "--grace-period=1")

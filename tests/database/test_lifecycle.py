@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 import pgqrs
-from pgqrs import WorkerStatus, lifecycle
+from pgqrs import WorkerStatus, lifecycle, pods
 
 
 @pytest.fixture
@@ -231,3 +231,13 @@ async def test_a_worker_s_errors_name_what_is_missing(admin: pgqrs.Admin) -> Non
         pgqrs.Consumer(admin, "emails", "host", -1)
     with pytest.raises(pgqrs.WorkerNotFoundError):
         await pgqrs.WorkerHandle(admin, 12345).status()
+
+
+async def test_nobody_resumes_the_worker_of_a_pod_that_ends(admin: pgqrs.Admin) -> None:
+    await admin.create_queue("emails")
+    pod = pgqrs.PodIdentity(uid="u", name="web", namespace="shop")
+    worker = await lifecycle.register(admin.database, "emails", hostname="web", pod=pod)
+    await pods.begin_termination(admin.database, pod.uid)
+    await pods.suspend(admin.database, pod.uid)
+    with pytest.raises(pgqrs.InvalidStateTransitionError, match="its pod is ending"):
+        await lifecycle.resume(admin.database, worker.id)

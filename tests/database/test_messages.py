@@ -172,3 +172,40 @@ async def test_the_password_is_in_no_text_of_an_error() -> None:
     with pytest.raises(pgqrs.ConfigurationError) as refused:
         pgqrs.Admin("mysql://user:canary-Pa55word@host/db")
     assert "canary" not in str(refused.value)
+
+
+async def test_a_producer_that_knew_a_queue_before_it_was_made_anew_sends_to_the_new_one(admin: pgqrs.Admin) -> None:
+    await admin.create_queue("emails")
+    async with pgqrs.Producer(admin, "emails") as producer, pgqrs.Consumer(admin, "emails") as consumer:
+        message = await producer.enqueue({"n": 1})
+        assert await consumer.dequeue()
+        await consumer.archive(message)
+        await admin.delete_queue("emails")
+        with pytest.raises(pgqrs.QueueNotFoundError):
+            await producer.enqueue({"n": 2})
+        await admin.create_queue("emails")
+        await producer.enqueue({"n": 3})
+    async with pgqrs.Consumer(admin, "emails") as consumer:
+        assert [message.payload for message in await consumer.dequeue(9)] == [{"n": 3}]
+
+
+async def test_a_deletion_never_takes_a_message_that_was_committed_beside_it(admin: pgqrs.Admin) -> None:
+    async def send(producer: pgqrs.Producer) -> int:
+        try:
+            return await producer.enqueue({})
+        except pgqrs.QueueNotFoundError:
+            return 0
+
+    for _ in range(20):
+        await admin.create_queue("emails")
+        async with pgqrs.Producer(admin, "emails") as producer:
+            await producer.start()
+            sent, deleted = await asyncio.gather(send(producer), admin.delete_queue("emails"), return_exceptions=True)
+            count = await (await admin.get_messages()).count()
+            # Either the message is there and the queue with it, or neither is.
+            assert (bool(sent), count) in {(True, 1), (False, 0)}
+            assert isinstance(deleted, pgqrs.QueueNotEmptyError) is bool(sent)
+        if sent:
+            async with admin.database.transaction() as transaction:
+                await transaction.execute("UPDATE pgqrs_messages SET archived_at = now()")
+            await admin.delete_queue("emails")

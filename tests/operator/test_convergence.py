@@ -41,6 +41,7 @@ class World:
     workers: tuple[DesiredWorker, ...] = ()
     others: frozenset[str] = frozenset()
     ended: dict[str, str] | None = None
+    silence_counts: bool = True
 
     async def plan(self) -> Plan:
         found = await fleet.observe(
@@ -51,7 +52,7 @@ class World:
             pods=[one.pod_uid for one in self.workers if one.pod_uid],
         )
         desired = Desired(queues=self.queues, workers=self.workers, others=self.others)
-        return plan(desired, Observed(fleet=found, ended=self.ended or {}))
+        return plan(desired, Observed(fleet=found, ended=self.ended or {}, silence_counts=self.silence_counts))
 
     async def converge(self) -> Plan:
         for _ in range(5):
@@ -199,7 +200,9 @@ async def test_stopped_waits_for_the_drain_but_not_for_ever(world: World) -> Non
     world.workers = (replace(WORKER, state="Stopped", drain_over=True),)
     assert (await world.converge()).workers[WORKER.key].reason == "Stopped"
     assert (await lifecycle.get(world.db, worker.id)).status is WorkerStatus.STOPPED
-    taken = await world.db.fetch("messages.dequeue", (await world.worker()).id, 1, None)
+    assert (await world.worker()).status is WorkerStatus.SUSPENDED
+    other = await lifecycle.register(world.db, "emails", hostname="web-2.shop")
+    taken = await world.db.fetch("messages.dequeue", other.id, 1, None)
     assert [row["id"] for row in taken] == [message]
 
 
@@ -238,6 +241,50 @@ async def test_only_a_silent_worker_is_stopped_for_its_silence(world: World) -> 
     assert (await lifecycle.get(world.db, silent.id)).stop_reason == "heartbeat timeout"
     assert await lifecycle.status(world.db, fresh.id) is WorkerStatus.READY
     assert [row["id"] for row in await world.db.fetch("messages.dequeue", fresh.id, 1, None)] == [message]
+
+
+async def test_right_after_an_outage_silence_says_nothing(world: World) -> None:
+    await world.converge()
+    worker = await world.worker()
+    async with world.db.transaction() as transaction:
+        await transaction.execute("UPDATE pgqrs_workers SET heartbeat_at = now() - interval '1 hour'")
+    world.silence_counts = False
+    await world.converge()
+    assert await lifecycle.status(world.db, worker.id) is WorkerStatus.READY
+    world.silence_counts = True
+    await world.converge()
+    assert await lifecycle.status(world.db, worker.id) is WorkerStatus.STOPPED
+
+
+async def test_the_restarted_process_of_a_suspended_pod_is_suspended(world: World) -> None:
+    await world.converge()
+    first = await world.worker()
+    world.workers = (replace(WORKER, state="Suspended"),)
+    await world.converge()
+    await lifecycle.stop(world.db, [first.id], reason="process died")
+    second = await world.worker()
+    assert second.status is WorkerStatus.SUSPENDED
+    assert (await world.converge()).workers[WORKER.key].reason == "Suspended"
+
+    world.workers = (WORKER,)
+    await world.converge()
+    assert await lifecycle.status(world.db, second.id) is WorkerStatus.READY
+    await lifecycle.stop(world.db, [second.id], reason="process died")
+    assert (await world.worker()).status is WorkerStatus.READY
+
+
+async def test_a_queue_that_cannot_be_removed_is_its_own_problem_alone(world: World) -> None:
+    world.queues = (queue("a"), queue("b"))
+    await world.converge()
+    async with world.db.transaction() as transaction:
+        await transaction.execute(
+            "CREATE TABLE reports (queue_id bigint REFERENCES pgqrs_queues);"
+            "INSERT INTO reports SELECT id FROM pgqrs_queues WHERE queue_name = 'a'"
+        )
+    world.queues = (queue("a", deleting=True, delete_data=True), queue("b", deleting=True, delete_data=True))
+    problems = await carry_out(world.db, (await world.plan()).actions, Metrics())
+    assert list(problems) == [Key("shop", "a")]
+    assert (await world.plan()).done_queues == {Key("shop", "b")}
 
 
 async def test_a_resource_that_is_to_be_left_alone_is(world: World) -> None:

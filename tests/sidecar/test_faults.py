@@ -202,3 +202,19 @@ async def test_no_secret_is_ever_printed(dsn: str, database: Observer) -> None:
                 assert secret not in sidecar.output
         finally:
             await pod.destroy()
+
+
+async def test_a_worker_that_had_to_start_without_its_sidecar_is_looked_after_later(
+    pod: Pod, database: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**pod.environment, "PGQRS_SIDECAR": f"127.0.0.1:{pod.session_port}"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("pgqrs.worker._SIDECAR_SECONDS", 0.0)
+    monkeypatch.setattr("pgqrs.worker._HEARTBEAT_SECONDS", 0.2)
+    async with pgqrs.Consumer() as consumer:
+        assert [row["id"] for row in await database.rows()] == [consumer.worker_id]
+        sidecar = await pod.sidecar()
+        await sidecar.line(message="session opened", worker_id=consumer.worker_id, again=True)
+        await asyncio.wait_for(pod.get("/drain", token=TOKEN), 10)
+        assert consumer.draining
+    assert (await database.row(consumer.worker_id))["stop_reason"] == "process ended"

@@ -1,7 +1,7 @@
 """Installs what tests and the demo need of the machine itself: Debian packages, and only those that are missing.
 
 What is there is found by its programs, not by the package's name, so that another distribution's are as good. Nothing
-is started or switched on: a PostgreSQL server comes without the database that Debian would make and run.
+is started: a PostgreSQL server comes without the database that Debian would make and run, PgBouncer stands still.
 
     python -m tests.support.packages postgresql
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 #: Where programs of the machine are, also for people whose PATH has no folder for those of root.
 _SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _CREATE_CLUSTER = Path("/etc/postgresql-common/createcluster.conf")
+_POLICY = Path("/usr/sbin/policy-rc.d")
 _CREATE_SETTING = re.compile(r"^\s*#?\s*create_main_cluster\s*=.*$", re.MULTILINE)
 
 
@@ -60,7 +61,7 @@ def _has_postgresql() -> bool:
 
 #: What each job needs.
 GROUPS: dict[str, tuple[Package, ...]] = {
-    "postgresql": (Package("postgresql", _has_postgresql),),
+    "postgresql": (Package("postgresql", _has_postgresql), Package("pgbouncer", _programs("pgbouncer"))),
     "cluster": (
         Package("buildah", _programs("buildah")),
         Package("containernetworking-plugins", _files("/usr/lib/cni/ptp", "/usr/lib/cni/host-local")),
@@ -95,7 +96,7 @@ def install(*groups: str) -> list[str]:
         )
         raise PackagesMissingError(message)
     _apt("update", "--quiet")
-    with _no_database_made() if "postgresql" in names else contextlib.nullcontext():
+    with _no_database_made() if "postgresql" in names else contextlib.nullcontext(), _nothing_started():
         _apt("install", "--quiet", "--yes", "--no-install-recommends", *names)
     if left := missing(*groups):
         message = f"{', '.join(left)} installed without an error, but what they should bring is not there."
@@ -118,6 +119,21 @@ def _no_database_made() -> Iterator[None]:
         yield
     finally:
         _CREATE_CLUSTER.write_text(before)
+
+
+@contextlib.contextmanager
+def _nothing_started() -> Iterator[None]:
+    """Keep packages from starting their services; Debian's scripts ask this program whether they may."""
+    if _POLICY.exists():
+        # Somebody decided this already, as in most images of containers.
+        yield
+        return
+    _POLICY.write_text("#!/bin/sh\nexit 101\n")
+    _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        _POLICY.unlink()
 
 
 def _apt(*arguments: str) -> None:

@@ -111,6 +111,39 @@ class PostgresServer:
         """Stop the server; `immediate` is a crash, `fast` cuts all connections in an orderly way."""
         self._run(program("pg_ctl"), "-D", self.data, "-w", "-m", mode, "stop")
 
+    def reload(self, **settings: str) -> None:
+        """Change settings that need no restart; connections that are open notice it a moment later."""
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+        self._run(program("pg_ctl"), "-D", self.data, "reload")
+
+    def put(self, name: str, content: bytes) -> Path:
+        """Put a file beside the data, readable for the server alone."""
+        assert self._root is not None, "the server was not created"
+        path = self._root / name
+        path.write_bytes(content)
+        path.chmod(0o600)
+        if self._account:
+            shutil.chown(path, self._account, self._account)
+        return path
+
+    def standby(self) -> PostgresServer:
+        """Make and start a server that follows this one and takes no writes until it is promoted."""
+        follower = PostgresServer(listen=self.listen)
+        follower._root = Path(tempfile.mkdtemp(prefix="pgqrs-postgres-"))
+        if self._account:
+            shutil.chown(follower._root, self._account)
+        self._run(
+            program("pg_basebackup"), "-D", follower.data, "-d", self.dsn(), "-R", "-c", "fast", "-X", "stream",
+            "--no-sync",
+        )  # fmt: skip
+        follower.start()
+        return follower
+
+    def promote(self) -> None:
+        """Make a standby a primary."""
+        self._run(program("pg_ctl"), "-D", self.data, "-w", "-t", str(_START_SECONDS), "promote")
+
     def destroy(self) -> None:
         """Stop the server and remove all of it."""
         if self._root is None:

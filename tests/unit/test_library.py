@@ -60,12 +60,40 @@ def test_schema_names_are_plain_identifiers(name: str) -> None:
         ("postgresql://u:secret@db.example:5433/jobs", "db.example:5433/jobs"),
         ("postgresql://u:secret@db.example/jobs?password=secret", "db.example/jobs"),
         ("postgresql://u:secret@[::1/jobs", "the database"),
-        ("postgresql://u:secret@db:port/jobs", "db:port/jobs"),
+        ("postgresql://u:secret@db:port/jobs", "the database"),
+        ("postgresql://app:/9hKsecret@db/jobs", "the database"),
+        ("postgresql://app:54?secret@db/jobs", "the database"),
+        ("postgresql://u:secret@db..example/jobs", "the database"),
         ("postgresql://u:secret@db-1:5432,db-2:5433/jobs", "db-1:5432,db-2:5433/jobs"),
     ],
 )
 def test_a_database_is_described_without_its_password(dsn: str, text: str) -> None:
     assert database.describe(dsn) == text
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "mysql://u:secret@db/jobs",
+        "postgresql://u:secret@db:port/jobs",
+        "postgresql://u:secret@db:99999/jobs",
+        "postgresql://u:secret@db..example/jobs",
+        f"postgresql://u:secret@{'x' * 64}.example/jobs",
+        "postgresql://app:/9hKsecret@db/jobs",
+        "postgresql://app:54?secret@db/jobs",
+        "postgresql://app:54#secret@db/jobs",
+    ],
+)
+def test_what_is_no_address_is_refused_at_once_and_not_quoted(dsn: str) -> None:
+    with pytest.raises(pgqrs.ConfigurationError, match="postgresql://USER:PASSWORD@HOST:PORT/DATABASE") as refused:
+        database.check_dsn(dsn)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["db", "db.", "db:5432", "[::1]:5432", "a,b:1", "", "10.0.0.1:5432"])
+def test_addresses_of_all_kinds_are_taken(host: str) -> None:
+    dsn = f"postgresql://u:p%40ss@{host}/jobs?sslmode=require"
+    assert database.check_dsn(dsn) == dsn
 
 
 def test_a_pod_s_environment_is_read() -> None:

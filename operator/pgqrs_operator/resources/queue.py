@@ -12,7 +12,8 @@ from pgqrs.models import QueuePolicy
 from pgqrs_operator.resources.common import Conditions, Duration, Model, ObjectName
 
 _LEASE = (timedelta(seconds=1), timedelta(hours=12))
-_HEARTBEAT = (timedelta(seconds=5), timedelta(hours=24))
+#: Three times the heartbeats' interval at least: one that is late says nothing.
+_HEARTBEAT = (timedelta(seconds=15), timedelta(hours=24))
 
 
 class InvalidSpecError(ValueError):
@@ -52,7 +53,7 @@ class QueueSpec(Model):
     )
     connection: Connection = Field(default=Connection(), description="The database.")
     paused: bool = Field(
-        default=False, description="While true, no worker of any kind is handed a message of this queue."
+        default=False, description="While true, no worker of this library is handed a message of this queue."
     )
     lease_duration: Duration = Field(
         default="30s",
@@ -62,7 +63,7 @@ class QueueSpec(Model):
         default=5, description="A message that was taken this often and comes back is dead-lettered."
     )
     heartbeat_timeout: Duration = Field(
-        default="60s", description="A worker that is silent for longer is stopped and loses its messages, 5s to 24h."
+        default="60s", description="A worker that is silent for longer is stopped and loses its messages, 15s to 24h."
     )
     deletion_policy: Literal["Retain", "Delete"] = Field(
         default="Retain",

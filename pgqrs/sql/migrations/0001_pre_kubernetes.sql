@@ -5,6 +5,8 @@ ALTER TABLE {schema}.pgqrs_queues
     ADD COLUMN read_limit integer NOT NULL DEFAULT 5,
     ADD COLUMN heartbeat_timeout interval NOT NULL DEFAULT '60 seconds',
     ADD COLUMN owner text;
+-- Until when a worker may be waiting to be told of a message; NULL most of the time, so sending need not tell anybody.
+ALTER TABLE {schema}.pgqrs_queues ADD COLUMN idle_until timestamptz;
 
 -- Who a worker is. Host and port come out of the name (`HOST:PORT`, and `HOST:PORT#ID` once it was replaced), so that the
 -- identity of the documents and upstream's are one. Nine digits at most: no name that upstream takes may fail here.
@@ -28,15 +30,9 @@ ALTER TABLE {schema}.pgqrs_workers
 ALTER TABLE {schema}.pgqrs_messages ADD COLUMN dead_reason text;
 
 CREATE INDEX pgqrs_workers_live_hostname ON {schema}.pgqrs_workers (hostname) WHERE status <> 'stopped';
-CREATE INDEX pgqrs_workers_live_pod ON {schema}.pgqrs_workers (pod_uid) WHERE pod_uid IS NOT NULL AND status <> 'stopped';
+-- Dead letters are few among many archived messages, and are counted and listed.
+CREATE INDEX pgqrs_messages_dead ON {schema}.pgqrs_messages (queue_id, id) WHERE dead_reason IS NOT NULL;
+CREATE INDEX pgqrs_workers_pod ON {schema}.pgqrs_workers (pod_uid, id) WHERE pod_uid IS NOT NULL;
 
--- Heartbeats are the most frequent writes: without an index on the time and with room on the page they touch no index.
-DROP INDEX {schema}.idx_pgqrs_workers_heartbeat;
+-- Heartbeats are the most frequent writes: with room on the page, and after the post part, they touch no index.
 ALTER TABLE {schema}.pgqrs_workers SET (fillfactor = 50);
-
--- Checked on every enqueue and archive, and in the way of removing workers that once did something.
-ALTER TABLE {schema}.pgqrs_messages
-    DROP CONSTRAINT fk_messages_queue_id,
-    DROP CONSTRAINT fk_messages_producer_worker_id,
-    DROP CONSTRAINT fk_messages_consumer_worker_id;
-DROP INDEX {schema}.idx_pgqrs_messages_producer_worker_id;

@@ -1,0 +1,223 @@
+"""How a connection to PostgreSQL is made, watched and ended, so that none of the three can hang.
+
+What asyncpg does by itself (0.32, read and tried) is not enough: all hosts of an address share one deadline, so a first
+host that swallows packets leaves none for the second; a statement that timed out waits for its own cancellation, on
+another connection that may be swallowed too; and only an answer ends the wait on a line that is dead but not closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
+
+from pgqrs import errors, statements
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+logger = logging.getLogger(__name__)
+
+#: How long a new connection may take, all hosts together, in seconds.
+CONNECT_SECONDS = 5.0
+#: How long a goodbye may take, in seconds: the server is told to cancel what runs, then the line is cut.
+CLOSE_SECONDS = 2.0
+#: After this silence of a statement somebody looks after it; together with a vain connection it stays below 10 seconds.
+SILENCE_SECONDS = 3.0
+#: An answer that was on its way when somebody looked has this long to arrive, in seconds.
+_GRACE_SECONDS = 0.5
+_LOOK_SECONDS = 3.0
+#: What the kernel is asked to do with a silent line; 8 seconds for what was sent and not acknowledged (milliseconds).
+_SOCKET_OPTIONS = (("TCP_KEEPIDLE", 4), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 2), ("TCP_USER_TIMEOUT", 8000))
+#: SQLSTATE classes and codes after which the same call may succeed later: connection, resources, operator intervention,
+#: deadlock, serialization, a statement that was cancelled, a lock that was not free, an input/output error.
+_TRANSIENT = ("08", "53", "57P01", "57P02", "57P03", "57P05", "57014", "40", "55P03", "58")
+READ_ONLY = "25006"
+
+
+def is_transient(error: asyncpg.PostgresError) -> bool:
+    """Whether the same call may succeed later, on another connection."""
+    code = error.sqlstate or ""
+    return code == READ_ONLY or code.startswith(_TRANSIENT)
+
+
+def hosts(dsn: str) -> list[tuple[str, int | None]]:
+    """Give the hosts of an address with their ports; None where the address does not say it."""
+    found: list[tuple[str, int | None]] = []
+    for part in urlsplit(dsn).netloc.rpartition("@")[2].split(","):
+        bracket = part.rfind("]")
+        host, colon, port = part.rpartition(":") if part.rfind(":") > bracket else (part, "", "")
+        found.append((unquote(host.strip("[]")), int(port) if colon and port else None))
+    return found
+
+
+class Connection(asyncpg.Connection):
+    """A connection whose end takes a bounded time and raises nothing."""
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Cancel what runs and say goodbye, or cut the line where that takes too long (seconds)."""
+        try:
+            await super().close(timeout=CLOSE_SECONDS if timeout is None else min(timeout, CLOSE_SECONDS))
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            # The base class has cut it already; a connection that broke needs no goodbye.
+            logger.debug("connection ended without a goodbye", extra={"error": type(error).__name__})
+
+
+class Connector:
+    """Opens connections to whichever host of one address serves."""
+
+    def __init__(self, dsn: str, *, application_name: str, timeout: float) -> None:
+        """Remember the address.
+
+        Args:
+            dsn: the address; several hosts may stand in it.
+            application_name: what `pg_stat_activity` shows.
+            timeout: the longest that a statement may take, in seconds.
+        """
+        self._dsn = dsn
+        self._timeout = timeout
+        self._application_name = application_name
+        self._hosts = hosts(dsn)
+
+    async def open(self, *_: object, **__: object) -> Connection:
+        """Open a connection; the arguments are those of asyncpg's pool, which has nothing to add.
+
+        Raises:
+            OSError: no host answered in time, among others.
+            asyncpg.PostgresError: the server refused.
+            asyncpg.InternalClientError: no host is what `target_session_attrs` asks for.
+            ConfigurationError: the address is malformed.
+        """
+        if len(self._hosts) == 1:
+            return await self._connect(CONNECT_SECONDS)
+        failure: Exception | None = None
+        for host, port in list(self._hosts):
+            try:
+                connection = await self._connect(CONNECT_SECONDS / len(self._hosts), host=host, port=port)
+            except (OSError, asyncpg.InternalClientError) as error:
+                failure = failure or error
+            except asyncpg.PostgresError as error:
+                if not is_transient(error):
+                    raise
+                failure = failure or error
+            else:
+                # The one that served is asked first the next time, or a lost first host would delay every connection.
+                self._hosts.remove((host, port))
+                self._hosts.insert(0, (host, port))
+                return connection
+        assert failure is not None  # noqa: S101 - there is a host, and each failed
+        raise failure
+
+    async def _connect(self, seconds: float, **where: Any) -> Connection:
+        if where and "target_session_attrs" not in self._dsn:
+            # All that we do ends in writing, so of several hosts only the one that takes writes is meant.
+            where["target_session_attrs"] = "read-write"
+        try:
+            connection: Connection = await asyncpg.connect(
+                self._dsn,
+                **where,
+                timeout=seconds,
+                command_timeout=self._timeout,
+                connection_class=Connection,
+                # PgBouncer before 1.21 hands one client's prepared statements to another.
+                statement_cache_size=0,
+                server_settings={"application_name": self._application_name},
+            )
+        except ValueError as error:
+            # asyncpg's own complaints and those about certificates are ValueErrors, too.
+            if isinstance(error, (asyncpg.InterfaceError, OSError)):
+                raise
+            # The text may quote the DSN.
+            message = "The DSN is malformed; the form is postgresql://USER:PASSWORD@HOST:PORT/DATABASE?NAME=VALUE."
+            raise errors.ConfigurationError(message) from error
+        _watch_line(connection)
+        return connection
+
+
+def _watch_line(connection: asyncpg.Connection) -> None:
+    """Let the kernel find out that the other side is gone, where it can."""
+    # asyncpg shows its socket to nobody; without this attribute only the second look is left.
+    transport = getattr(connection, "_transport", None)
+    line = transport.get_extra_info("socket") if transport is not None else None
+    if line is None or line.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    with contextlib.suppress(OSError):
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _SOCKET_OPTIONS:
+            if (option := getattr(socket, name, None)) is not None:
+                line.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+class Watch:
+    """A second look at a statement that gets no answer: is the server at work on it, or is the line dead?
+
+    The kernel notices a peer that is gone, but not a proxy that acknowledges and swallows, nor a server that hangs. A
+    deadline alone would have to be either longer than 10 seconds or shorter than an honest wait for a lock. So somebody
+    asks on a new connection. The statement is given up where none can be had, and where the server knows nothing of it.
+    """
+
+    def __init__(self, connector: Connector, connection: Any, dead: Callable[[], Awaitable[None]]) -> None:
+        """Remember what to watch.
+
+        Args:
+            connector: opens the second connection.
+            connection: the one that the statement runs on.
+            dead: awaited before the connection is cut.
+        """
+        self._connector = connector
+        self._connection = connection
+        self._dead = dead
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(SILENCE_SECONDS, self._begin)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._look(), name="pgqrs-second-look")
+
+    async def _look(self) -> None:
+        pid = self._connection.get_server_pid()
+        while await self._is_served(pid):  # noqa: ASYNC110 - what is waited for happens in the server
+            await asyncio.sleep(SILENCE_SECONDS)
+        await asyncio.sleep(_GRACE_SECONDS)
+        logger.warning("a connection is dead, leaving it and all others", extra={"silence": SILENCE_SECONDS})
+        await self._dead()
+        self._connection.terminate()
+
+    async def _is_served(self, pid: int) -> bool:
+        """Whether the server is at work for this backend, as far as anyone can tell."""
+        try:
+            probe = await self._connector.open()
+        except OSError:
+            return False
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            # Somebody is there and refuses; overload, for example, is no reason to give up what runs.
+            return True
+        try:
+            return bool(
+                await probe.fetchval(
+                    statements.statement("connections.is_at_work", "public"),
+                    pid,
+                    probe.get_server_pid(),
+                    timeout=_LOOK_SECONDS,
+                )
+            )
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return True
+        finally:
+            await probe.close()
