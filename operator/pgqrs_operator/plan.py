@@ -117,7 +117,9 @@ class _Planner:
             return
         self.reaped.add(queue.name)
         if row and owner == queue.owner and row.info.policy == queue.policy:
-            self.queues[queue.key] = verdicts.ready("InSync", f"Queue {queue.name!r} is as declared.")
+            text = f"Queue {queue.name!r} is as declared"
+            paused = ": paused, nobody is handed a message." if queue.policy.paused else "."
+            self.queues[queue.key] = verdicts.ready("InSync", text + paused)
             return
         if row is None:
             cause = "Recreated" if queue.settled else "Created"
