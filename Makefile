@@ -39,7 +39,7 @@ prepare-database: install
 	$(BIN)/python -m tests.support.packages postgresql
 
 test-database: prepare-database ## Tests on a real PostgreSQL: the library, the sidecar, the operator's loop
-	$(BIN)/python -m pytest tests/database tests/sidecar tests/operator
+	$(BIN)/python -m pytest tests/database tests/interop tests/sidecar tests/operator
 
 test-cluster: prepare ## Tests on a real Kubernetes
 	$(BIN)/python -m pytest tests/cluster tests/cluster_support

@@ -24,15 +24,28 @@ from pgqrs.errors import (
     WorkerNotReadyError,
     WorkerReplacedError,
 )
-from pgqrs.models import Message, PodIdentity, QueueCounts, QueueInfo, QueuePolicy, WorkerInfo, WorkerStatus
+from pgqrs.models import (
+    DeadLetter,
+    Message,
+    PodIdentity,
+    QueueCounts,
+    QueueInfo,
+    QueuePolicy,
+    QueueRetention,
+    WorkerInfo,
+    WorkerStatus,
+)
+from pgqrs.payloads import Codec
 from pgqrs.producer import Producer
 
 __all__ = [
     "Admin",
+    "Codec",
     "ConfigurationError",
     "Consumer",
     "DatabaseError",
     "DatabaseUnavailableError",
+    "DeadLetter",
     "InvalidStateTransitionError",
     "Message",
     "Messages",
@@ -45,6 +58,7 @@ __all__ = [
     "QueueNotEmptyError",
     "QueueNotFoundError",
     "QueuePolicy",
+    "QueueRetention",
     "Queues",
     "SchemaError",
     "SessionError",

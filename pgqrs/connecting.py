@@ -35,6 +35,16 @@ _GRACE_SECONDS = 0.5
 _LOOK_SECONDS = 3.0
 #: What the kernel is asked to do with a silent line; 8 seconds for what was sent and not acknowledged (milliseconds).
 _SOCKET_OPTIONS = (("TCP_KEEPIDLE", 4), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 2), ("TCP_USER_TIMEOUT", 8000))
+#: What the server is asked to do with a silent line, so that a client that vanished in a transaction does not keep its
+#: locks for the two hours that the server's system would wait. In seconds, the last one in milliseconds.
+_SERVER_SETTINGS = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}
+#: What poolers say to a setting that they do not know (PgBouncer: 08P01).
+_UNKNOWN_SETTING = ("08P01", "0A000", "22023", "42704")
 #: SQLSTATE classes and codes after which the same call may succeed later: connection, resources, operator intervention,
 #: deadlock, serialization, a statement that was cancelled, a lock that was not free, an input/output error.
 _TRANSIENT = ("08", "53", "57P01", "57P02", "57P03", "57P05", "57014", "40", "55P03", "58")
@@ -84,6 +94,8 @@ class Connector:
         self._timeout = timeout
         self._application_name = application_name
         self._hosts = hosts(dsn)
+        # No transaction of ours is open for longer than a call takes; twice that is nobody's any more.
+        self._settings = {**_SERVER_SETTINGS, "idle_in_transaction_session_timeout": str(int(timeout * 2000))}
 
     async def open(self, *_: object, **__: object) -> Connection:
         """Open a connection; the arguments are those of asyncpg's pool, which has nothing to add.
@@ -119,16 +131,14 @@ class Connector:
             # All that we do ends in writing, so of several hosts only the one that takes writes is meant.
             where["target_session_attrs"] = "read-write"
         try:
-            connection: Connection = await asyncpg.connect(
-                self._dsn,
-                **where,
-                timeout=seconds,
-                command_timeout=self._timeout,
-                connection_class=Connection,
-                # PgBouncer before 1.21 hands one client's prepared statements to another.
-                statement_cache_size=0,
-                server_settings={"application_name": self._application_name},
-            )
+            try:
+                connection = await self._ask(seconds, where)
+            except asyncpg.PostgresError as error:
+                if error.sqlstate not in _UNKNOWN_SETTING or not self._settings:
+                    raise
+                # A pooler, which watches the line to its server by its own settings.
+                self._settings = {}
+                connection = await self._ask(seconds, where)
         except ValueError as error:
             # asyncpg's own complaints and those about certificates are ValueErrors, too.
             if isinstance(error, (asyncpg.InterfaceError, OSError)):
@@ -137,6 +147,19 @@ class Connector:
             message = "The DSN is malformed; the form is postgresql://USER:PASSWORD@HOST:PORT/DATABASE?NAME=VALUE."
             raise errors.ConfigurationError(message) from error
         _watch_line(connection)
+        return connection
+
+    async def _ask(self, seconds: float, where: dict[str, Any]) -> Connection:
+        connection: Connection = await asyncpg.connect(
+            self._dsn,
+            **where,
+            timeout=seconds,
+            command_timeout=self._timeout,
+            connection_class=Connection,
+            # PgBouncer before 1.21 hands one client's prepared statements to another.
+            statement_cache_size=0,
+            server_settings={"application_name": self._application_name, **self._settings},
+        )
         return connection
 
 

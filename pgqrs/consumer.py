@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from pgqrs import errors, rows
+from pgqrs import errors, payloads, rows
 from pgqrs.listener import Waiter
 from pgqrs.models import MessageId, WorkerStatus
 from pgqrs.worker import Worker
@@ -14,13 +13,40 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from datetime import timedelta
 
+    from pgqrs.admin import Admin
     from pgqrs.models import Message
-
-_MAX_BATCH = 10_000
+    from pgqrs.payloads import Codec
 
 
 class Consumer(Worker):
     """A worker that receives the messages of its queue."""
+
+    def __init__(
+        self,
+        database: str | Admin | None = None,
+        queue: str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        replace: bool = False,
+        codec: Codec = payloads.DEFAULT_CODEC,
+    ) -> None:
+        """Remember what to register; see `Worker` for what stands in for an argument that is not given.
+
+        Args:
+            database: a DSN, or an `Admin` whose connections are shared.
+            queue: the queue's name.
+            host: the first half of the worker's identity.
+            port: the second half.
+            replace: take the identity even from a worker that is alive.
+            codec: reads payloads.
+
+        Raises:
+            ConfigurationError: there is no DSN or no queue, neither given nor in the environment.
+            ValidationError: an argument is not allowed.
+        """
+        super().__init__(database, queue, host, port, replace=replace)
+        self._codec = codec
 
     async def dequeue(self, limit: int = 1, *, lease: timedelta | None = None) -> list[Message]:
         """Lease up to `limit` messages, oldest first; none while the worker or the queue is paused.
@@ -31,20 +57,27 @@ class Consumer(Worker):
 
         Raises:
             WorkerReplacedError: the worker was stopped or replaced.
-            ValidationError: the limit is out of range.
+            ValidationError: the limit is out of range, or the lease is not more than zero.
         """
-        if not 1 <= limit <= _MAX_BATCH:
-            message = f"The limit {limit} is out of range; allowed are 1 to {_MAX_BATCH}."
-            raise errors.ValidationError(message)
+        payloads.batch_size(limit)
+        seconds = None if lease is None else payloads.seconds("lease", lease, positive=True)
         worker_id = await self.start()
         if self.draining:
             return []
-        found = await self._db.fetch(
-            "messages.dequeue", worker_id, limit, lease.total_seconds() if lease is not None else None
-        )
+        found = await self._db.fetch("messages.dequeue", worker_id, limit, seconds)
         self._check_alive(found[0]["worker_status"] if found else None)
-        messages = [rows.message(row, json.loads) for row in found if row["id"] is not None]
-        self._held.update(message.id for message in messages)
+        messages = []
+        for row in found:
+            if row["id"] is None:
+                continue
+            try:
+                message = rows.message(row, self._codec.loads)
+            except (TypeError, ValueError) as error:
+                # It would fail every time, and take the rest of its batch with it.
+                await self.dead_letter(row["id"], f"the codec cannot read the payload: {error!r}")
+            else:
+                messages.append(message)
+                self._held.add(message.id)
         return messages
 
     async def __aiter__(self) -> AsyncIterator[Message]:
@@ -88,24 +121,81 @@ class Consumer(Worker):
         Raises:
             WorkerReplacedError: it was not, because this worker was stopped or replaced.
         """
-        return (await self._finish("messages.delete", [message_id]))[0]
+        return (await self.delete_many([message_id]))[0]
+
+    async def delete_many(self, message_ids: Sequence[int]) -> list[bool]:
+        """Remove messages that are done without keeping them; for each whether it still was this worker's.
+
+        Raises:
+            WorkerReplacedError: none was, because this worker was stopped or replaced.
+            ValidationError: one of them is no id.
+        """
+        return await self._finish("messages.delete", message_ids)
 
     async def release(self, message_id: int, *, delay: timedelta | None = None) -> bool:
         """Give a message back, for others to see at once or after a delay; False when it was no longer this worker's.
 
         Raises:
             WorkerReplacedError: it was not, because this worker was stopped or replaced.
+            ValidationError: it is no id, or the delay is negative.
         """
-        seconds = delay.total_seconds() if delay is not None else 0.0
-        return (await self._finish("messages.release", [message_id], seconds))[0]
+        return (await self.release_many([message_id], delay=delay))[0]
 
-    async def extend(self, message_id: int, duration: timedelta) -> bool:
-        """Lengthen a message's lease; False when it was no longer this worker's.
+    async def release_many(self, message_ids: Sequence[int], *, delay: timedelta | None = None) -> list[bool]:
+        """Give messages back, for others to see at once or after a delay; for each whether it still was this worker's.
+
+        Raises:
+            WorkerReplacedError: none was, because this worker was stopped or replaced.
+            ValidationError: one of them is no id, or the delay is negative.
+        """
+        seconds = 0.0 if delay is None else payloads.seconds("delay", delay)
+        return await self._finish("messages.release", message_ids, seconds)
+
+    async def dead_letter(self, message_id: int, reason: str) -> bool:
+        """Put a message that can never succeed aside, with the reason; False when it was no longer this worker's.
+
+        Nobody is handed it again until it is replayed (`Messages.replay`).
+
+        Args:
+            message_id: the message.
+            reason: why, for those who read the list of dead letters; cut at 4,000 characters.
 
         Raises:
             WorkerReplacedError: it was not, because this worker was stopped or replaced.
+            ValidationError: it is no id, or the reason is blank.
         """
-        return (await self._change("messages.extend", [message_id], duration.total_seconds()))[0]
+        return (await self.dead_letter_many([message_id], reason))[0]
+
+    async def dead_letter_many(self, message_ids: Sequence[int], reason: str) -> list[bool]:
+        """Put messages that can never succeed aside; for each whether it still was this worker's.
+
+        Args:
+            message_ids: the messages.
+            reason: why, for those who read the list of dead letters; cut at 4,000 characters.
+
+        Raises:
+            WorkerReplacedError: none was, because this worker was stopped or replaced.
+            ValidationError: one of them is no id, or the reason is blank.
+        """
+        return await self._finish("messages.dead_letter", message_ids, payloads.reason(reason))
+
+    async def extend(self, message_id: int, duration: timedelta) -> bool:
+        """Lengthen a message's lease by a duration; False when it was no longer this worker's.
+
+        Raises:
+            WorkerReplacedError: it was not, because this worker was stopped or replaced.
+            ValidationError: it is no id, or the duration is not more than zero.
+        """
+        return (await self.extend_many([message_id], duration))[0]
+
+    async def extend_many(self, message_ids: Sequence[int], duration: timedelta) -> list[bool]:
+        """Lengthen the leases of messages by a duration; for each whether it still was this worker's.
+
+        Raises:
+            WorkerReplacedError: none was, because this worker was stopped or replaced.
+            ValidationError: one of them is no id, or the duration is not more than zero.
+        """
+        return await self._change("messages.extend", message_ids, payloads.seconds("duration", duration, positive=True))
 
     async def _finish(self, statement: str, message_ids: Sequence[int], *args: object) -> list[bool]:
         done = await self._change(statement, message_ids, *args)
@@ -114,11 +204,12 @@ class Consumer(Worker):
         return done
 
     async def _change(self, statement: str, message_ids: Sequence[int], *args: object) -> list[bool]:
-        row = await self._db.fetch_row(statement, await self.start(), list(message_ids), *args)
+        ids = payloads.ids(message_ids)
+        row = await self._db.fetch_row(statement, await self.start(), ids, *args)
         done = set(row["ids"]) if row else set()
-        if message_ids and not done:
+        if ids and not done:
             self._check_alive(row["worker_status"] if row else None)
-        return [message_id in done for message_id in message_ids]
+        return [message_id in done for message_id in ids]
 
     def _check_alive(self, status: str | None) -> None:
         if status is None or status == WorkerStatus.STOPPED:

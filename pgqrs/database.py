@@ -268,7 +268,7 @@ class Database:
                 if connection is None and deadline.expired():
                     message = (
                         f"No connection to PostgreSQL at {self.where} could be had within {self.timeout} s: all "
-                        f"{self._max_connections} were in use or did not open; allow more, or make fewer calls at a time."
+                        f"{self._max_connections} were in use or did not open; allow more, or call less at a time."
                     )
                     raise errors.DatabaseUnavailableError(message) from error
                 raise

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pgqrs import lifecycle, rows
-from pgqrs.models import QueueCounts
+from pgqrs.models import MAX_COUNT, QueueCounts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -107,20 +107,17 @@ async def observe(
 
 
 async def counts(db: Database, queues: Collection[str]) -> dict[str, FleetCounts]:
-    """Count messages and workers of queues; archived messages are not counted, there may be very many."""
+    """Count messages, up to 10,000 of each kind, and workers of queues; archived messages are not counted."""
     names = list(queues)
     async with db.transaction() as transaction:
-        messages = await transaction.fetch("fleet.message_counts", names)
-        dead = {row["queue_name"]: row["dead"] for row in await transaction.fetch("fleet.dead_counts", names)}
+        messages = await transaction.fetch("fleet.message_counts", names, MAX_COUNT + 1)
         workers = {row["queue_name"]: row for row in await transaction.fetch("fleet.worker_counts", names)}
     found = {}
     for row in messages:
         name = row["queue_name"]
         crew = workers.get(name)
         found[name] = FleetCounts(
-            messages=QueueCounts(
-                ready=row["ready"], delayed=row["delayed"], leased=row["leased"], dead=dead.get(name, 0)
-            ),
+            messages=rows.counts(row),
             ready=crew["ready"] if crew else 0,
             suspended=crew["suspended"] if crew else 0,
             stopped=crew["stopped"] if crew else 0,

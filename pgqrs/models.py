@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, NewType
+from typing import TYPE_CHECKING, Any, NewType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 QueueId = NewType("QueueId", int)
 WorkerId = NewType("WorkerId", int)
@@ -112,6 +115,21 @@ class QueuePolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueRetention:
+    """How long a queue keeps what is over; None keeps it for ever. Removed by whoever runs the reaping.
+
+    Apart from the policy, because a resource that declares the policy says nothing of it.
+    """
+
+    #: Archived messages that are no dead letters, from the time they were archived.
+    archived: timedelta | None = None
+    #: Dead letters, from the time they died.
+    dead: timedelta | None = None
+    #: Stopped workers, from the time they were stopped.
+    workers: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueInfo:
     """One row of `pgqrs_queues`."""
 
@@ -121,17 +139,30 @@ class QueueInfo:
     policy: QueuePolicy
     #: The resource that declares this queue (`NAMESPACE/NAME`), or nobody.
     owner: str | None = None
+    retention: QueueRetention = field(default_factory=QueueRetention)
+
+
+#: The most messages that are counted of one kind.
+MAX_COUNT = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueCounts:
-    """How many messages a queue has in each of five buckets; a message is in exactly one."""
+    """How many messages a queue has in each of five buckets; a message is in exactly one.
 
+    Nothing is counted beyond `MAX_COUNT` (10,000), so that counting costs the same however large the backlog is.
+    """
+
+    #: May be leased now, those whose lease ran out included.
     ready: int = 0
+    #: Sent or released with a delay that is not over.
     delayed: int = 0
     leased: int = 0
     dead: int = 0
+    #: Done and kept.
     archived: int = 0
+    #: The buckets whose number is only a lower bound, because counting stopped there.
+    capped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,3 +178,24 @@ class Message:
     #: How often the message was leased, this time included.
     read_ct: int
     consumer_worker_id: WorkerId | None = field(default=None)
+    #: What the sender said beside the payload, such as the context of a trace.
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    #: The deduplication key that it was sent with, if any.
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A message that was given up, with the reason; nobody is handed it until it is replayed."""
+
+    id: MessageId
+    queue_id: QueueId
+    payload: Any
+    reason: str
+    died_at: Timestamp
+    enqueued_at: Timestamp
+    #: How often it was leased.
+    read_ct: int
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    #: The deduplication key that it was sent with, if any.
+    key: str | None = None

@@ -1,32 +1,40 @@
-"""Queues: created, listed, counted, changed and removed.
+"""Queues: created, listed, counted, changed, emptied and removed.
 
 A queue's policy stands in its row and is the same for everybody.
 """
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
-from pgqrs import errors, names, rows
-from pgqrs.models import QueueCounts, QueuePolicy
+from pgqrs import errors, names, payloads, rows
+from pgqrs.models import MAX_COUNT, QueueCounts, QueuePolicy, QueueRetention
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from pgqrs.database import Database
     from pgqrs.models import QueueInfo
 
-#: Archived messages that one statement removes.
+#: Archived messages that one statement removes, and messages that one statement purges.
 _HISTORY_SLICE = 20_000
+_PURGE_SLICE = 5000
+_NEAR_NAMES = 3
 
 
-async def create(db: Database, name: str, policy: QueuePolicy | None = None) -> QueueInfo:
+async def create(
+    db: Database, name: str, policy: QueuePolicy | None = None, retention: QueueRetention | None = None
+) -> QueueInfo:
     """Make a queue.
 
     Raises:
         QueueAlreadyExistsError: there is one of this name.
-        ValidationError: the name is not allowed.
+        ValidationError: the name or a duration is not allowed.
     """
-    policy = policy or QueuePolicy()
-    row = await db.fetch_row("queues.create", names.queue_name(name), *_policy_arguments(policy))
+    policy, retention = policy or QueuePolicy(), retention or QueueRetention()
+    arguments = *_policy_arguments(policy), *_retention_arguments(retention)
+    row = await db.fetch_row("queues.create", names.queue_name(name), *arguments)
     if row is None:
         message = f"There is a queue {name!r} already; use it, or choose another name."
         raise errors.QueueAlreadyExistsError(message)
@@ -37,11 +45,11 @@ async def get(db: Database, name: str) -> QueueInfo:
     """Read a queue's row.
 
     Raises:
-        QueueNotFoundError: there is none of this name.
+        QueueNotFoundError: there is none of this name; the message offers names that are near.
     """
     row = await db.fetch_row("queues.get", name)
     if row is None:
-        raise _not_found(name)
+        raise await not_found(db, name)
     return rows.queue(row)
 
 
@@ -58,14 +66,53 @@ async def set_policy(db: Database, name: str, policy: QueuePolicy) -> QueueInfo:
     """
     row = await db.fetch_row("queues.set_policy", name, *_policy_arguments(policy))
     if row is None:
-        raise _not_found(name)
+        raise await not_found(db, name)
+    return rows.queue(row)
+
+
+async def set_retention(db: Database, name: str, retention: QueueRetention) -> QueueInfo:
+    """Change how long the queue keeps what is over; the next reaping goes by it.
+
+    Raises:
+        QueueNotFoundError: there is none of this name.
+        ValidationError: a duration is negative.
+    """
+    row = await db.fetch_row("queues.set_retention", name, *_retention_arguments(retention))
+    if row is None:
+        raise await not_found(db, name)
     return rows.queue(row)
 
 
 async def counts(db: Database, name: str) -> QueueCounts:
-    """Count the queue's messages; each is in exactly one bucket."""
-    row = await db.fetch_row("queues.counts", name)
-    return QueueCounts(**dict(row)) if row else QueueCounts()
+    """Count the queue's messages, up to 10,000 in each bucket; a queue that is not there has none."""
+    row = await db.fetch_row("queues.counts", name, MAX_COUNT + 1)
+    return rows.counts(row) if row else QueueCounts()
+
+
+async def purge(db: Database, name: str, *, archive: bool = False) -> int:
+    """Remove the live messages of a queue, leased ones included; who holds one of them learns it when it is archived.
+
+    What is sent after the call began stays. Messages go in slices of 5,000, each a transaction of its own; where that
+    is cut short, calling again goes on. A message that a run of an upstream workflow refers to stays.
+
+    Args:
+        db: where.
+        name: the queue's name.
+        archive: whether archived messages and dead letters are removed too.
+
+    Returns:
+        How many messages were removed.
+
+    Raises:
+        QueueNotFoundError: there is none of this name.
+    """
+    found = await get(db, name)
+    last = await db.fetch_value("queues.last_message")
+    removed = 0
+    for statement in ("queues.purge_live", "queues.purge_archive") if archive else ("queues.purge_live",):
+        while slice_ := await db.fetch(statement, found.id, last, _PURGE_SLICE):
+            removed += len(slice_)
+    return removed
 
 
 async def delete(db: Database, name: str) -> None:
@@ -88,7 +135,8 @@ async def delete(db: Database, name: str) -> None:
         await transaction.fetch("queues.close_messages")
         queue_id = await transaction.fetch_value("queues.lock", name)
         if queue_id is None:
-            raise _not_found(name)
+            message = f"There is no queue {name!r} any more; somebody else deleted it at the same moment."
+            raise errors.QueueNotFoundError(message)
         live = await transaction.fetch_value("queues.live_messages", queue_id)
         if live:
             message = f"Queue {name!r} has {live} live message(s); wait until they are handled, or purge it first."
@@ -102,5 +150,21 @@ def _policy_arguments(policy: QueuePolicy) -> tuple[object, ...]:
     return policy.paused, policy.lease_duration, policy.read_limit, policy.heartbeat_timeout
 
 
-def _not_found(name: str) -> errors.QueueNotFoundError:
-    return errors.QueueNotFoundError(f"There is no queue {name!r}; create it with Admin.create_queue.")
+def _retention_arguments(retention: QueueRetention) -> tuple[timedelta | None, ...]:
+    durations = {
+        "retention of archived messages": retention.archived,
+        "retention of dead letters": retention.dead,
+        "retention of workers": retention.workers,
+    }
+    for name, value in durations.items():
+        if value is not None:
+            payloads.seconds(name, value)
+    return tuple(durations.values())
+
+
+async def not_found(db: Database, name: str) -> errors.QueueNotFoundError:
+    """Make the error that says that there is no such queue, with the names that may have been meant."""
+    known = {row["queue_name"].casefold(): row["queue_name"] for row in await db.fetch("queues.names")}
+    near = [known[match] for match in difflib.get_close_matches(name.casefold(), known, n=_NEAR_NAMES)]
+    meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return errors.QueueNotFoundError(f"There is no queue {name!r}; create it with Admin.create_queue.{meant}")

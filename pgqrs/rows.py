@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from pgqrs.models import (
+    MAX_COUNT,
+    DeadLetter,
     Message,
     MessageId,
+    QueueCounts,
     QueueId,
     QueueInfo,
     QueuePolicy,
+    QueueRetention,
     Timestamp,
     WorkerId,
     WorkerInfo,
@@ -25,6 +30,12 @@ if TYPE_CHECKING:
 
 def _moment(value: datetime | None) -> Timestamp | None:
     return None if value is None else Timestamp.of(value)
+
+
+def _headers(text: str | None) -> dict[str, Any]:
+    """Read headers; what somebody else wrote there and is no object counts as none."""
+    found = None if text is None else json.loads(text)
+    return found if isinstance(found, dict) else {}
 
 
 def worker(row: Record) -> WorkerInfo:
@@ -63,6 +74,9 @@ def queue(row: Record) -> QueueInfo:
             heartbeat_timeout=row["heartbeat_timeout"],
         ),
         owner=row["owner"],
+        retention=QueueRetention(
+            archived=row["archive_retention"], dead=row["dead_retention"], workers=row["worker_retention"]
+        ),
     )
 
 
@@ -76,4 +90,34 @@ def message(row: Record, loads: Callable[[str], Any]) -> Message:
         vt=Timestamp.of(row["vt"]),
         read_ct=row["read_ct"],
         consumer_worker_id=row["consumer_worker_id"],
+        headers=_headers(row["headers"]),
+        key=row["dedup_key"],
     )
+
+
+def dead_letter(row: Record, loads: Callable[[str], Any]) -> DeadLetter:
+    """Read a message as `dead_letters.list` returns it."""
+    return DeadLetter(
+        id=MessageId(row["id"]),
+        queue_id=QueueId(row["queue_id"]),
+        payload=loads(row["payload"]),
+        reason=row["dead_reason"],
+        died_at=Timestamp.of(row["archived_at"]),
+        enqueued_at=Timestamp.of(row["enqueued_at"]),
+        read_ct=row["read_ct"],
+        headers=_headers(row["headers"]),
+        key=row["dedup_key"],
+    )
+
+
+def counts(row: Record) -> QueueCounts:
+    """Read numbers that were counted up to one more than `MAX_COUNT`, with or without the archive."""
+    found = {name: row.get(name, 0) for name in ("ready", "delayed", "leased", "dead", "archived")}
+    looked_at = {
+        **found,
+        "delayed": found["delayed"] + found["leased"],
+        "leased": found["delayed"] + found["leased"],
+        "archived": row.get("archive", 0),
+    }
+    capped = tuple(name for name, number in looked_at.items() if number > MAX_COUNT)
+    return QueueCounts(**{name: min(number, MAX_COUNT) for name, number in found.items()}, capped=capped)

@@ -62,6 +62,14 @@ def statement(name: str, schema: str) -> str:
 
 
 @cache
+def names() -> tuple[str, ...]:
+    """Give the names `FILE.NAME` of all blocks."""
+    folder = resources.files("pgqrs").joinpath("sql")
+    files = sorted(entry.name.removesuffix(".sql") for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return tuple(f"{file}.{name}" for file in files for name in _blocks(file))
+
+
+@cache
 def migration(file: str, schema: str) -> str:
     """Give the text of a migration for tables in this schema."""
     return render(migration_source(file), schema)

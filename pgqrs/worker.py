@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
 from pgqrs import errors, lifecycle, names
-from pgqrs.admin import Admin
+from pgqrs.admin import DEFAULT_DRAIN, Admin, drain
 from pgqrs.database import Database
 from pgqrs.models import MessageId, WorkerId, WorkerStatus
 from pgqrs.session import SidecarSession
 from pgqrs.settings import Settings
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from types import TracebackType
 
     from pgqrs.models import QueueInfo
@@ -26,8 +25,6 @@ _HEARTBEAT_SECONDS = 5.0
 #: How long a sidecar that the environment names is tried before the worker registers itself, and between two tries.
 _SIDECAR_SECONDS = 10.0
 _SIDECAR_POLL_SECONDS = 0.2
-_DRAIN_POLL_SECONDS = 0.05
-_DEFAULT_DRAIN = timedelta(seconds=25)
 
 
 class Worker:
@@ -244,7 +241,7 @@ class Worker:
         """Stop for good after a pause; see `lifecycle.shutdown` for what it raises."""
         await lifecycle.shutdown(self._db, await self.start())
 
-    async def drain(self, timeout: timedelta = _DEFAULT_DRAIN) -> int:
+    async def drain(self, timeout: timedelta = DEFAULT_DRAIN) -> int:
         """Fetch no more, let what is leased be finished, then suspend and stop.
 
         Args:
@@ -255,18 +252,10 @@ class Worker:
         """
         worker_id = await self.start()
         self._draining.set()
-        with contextlib.suppress(errors.InvalidStateTransitionError):
-            await lifecycle.interrupt(self._db, worker_id)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout.total_seconds()):
-                while await lifecycle.leased(self._db, worker_id):  # noqa: ASYNC110 - the database sets no event
-                    await asyncio.sleep(_DRAIN_POLL_SECONDS)
-        with contextlib.suppress(errors.InvalidStateTransitionError):
-            await lifecycle.suspend(self._db, worker_id)
-        released = await lifecycle.stop(self._db, [worker_id], reason="drained")
+        released = await drain(self._db, worker_id, timeout, reason="drained")
         self._held.clear()
         self._report_drained()
-        return released[worker_id]
+        return released
 
     async def aclose(self) -> None:
         """End cleanly: the row is stopped and whatever it still holds is free for others."""

@@ -16,6 +16,8 @@ from pgqrs import duration
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_UNBOUNDED = 10_000
+
 
 def plain(value: Any) -> Any:
     """Turn values of the library into what JSON can say; durations as text, times in RFC 3339."""
@@ -36,6 +38,18 @@ def show(rows: Sequence[dict[str, Any]], *, form: str, columns: Sequence[str]) -
     table = Table(*[column.upper() for column in columns], box=None, pad_edge=False)
     for row in rows:
         table.add_row(*["" if row[column] is None else str(row[column]) for column in columns])
-    # Not a terminal: nothing is wrapped, so that lines can be grepped.
-    console = Console()
-    console.print(table, soft_wrap=not console.is_terminal)
+    # Names are shown as they are. Not a terminal: nothing is wrapped or cut, so that lines can be grepped.
+    console = Console(markup=False, highlight=False, emoji=False)
+    if console.is_terminal:
+        console.print(table)
+    else:
+        wide = Console(markup=False, highlight=False, emoji=False, width=_UNBOUNDED)
+        with wide.capture() as captured:
+            wide.print(table)
+        for line in captured.get().splitlines():
+            click.echo(line.rstrip())
+
+
+def say(text: str, result: dict[str, Any], *, form: str) -> None:
+    """Print what was done as a sentence, or as a JSON object."""
+    click.echo(json.dumps(result, indent=2) if form == "json" else text)

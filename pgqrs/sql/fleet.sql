@@ -21,20 +21,10 @@ WHERE w.status <> 'stopped'
 ORDER BY w.id
 
 -- name: message_counts
-SELECT q.queue_name, c.*
-FROM {schema}.pgqrs_queues q, LATERAL (
-    SELECT count(*) FILTER (WHERE m.vt <= now())::int AS ready,
-           count(*) FILTER (WHERE m.vt > now() AND m.consumer_worker_id IS NULL)::int AS delayed,
-           count(*) FILTER (WHERE m.vt > now() AND m.consumer_worker_id IS NOT NULL)::int AS leased
-    FROM {schema}.pgqrs_messages m WHERE m.queue_id = q.id AND m.archived_at IS NULL
-) c
+-- $1 names, $2 the most that is counted of each.
+SELECT q.queue_name, ready.ready, later.delayed, later.leased, dead.dead
+FROM {schema}.pgqrs_queues q, {live_counts}
 WHERE q.queue_name = ANY($1::text[])
-
--- name: dead_counts
-SELECT q.queue_name, count(*)::int AS dead
-FROM {schema}.pgqrs_queues q JOIN {schema}.pgqrs_messages m ON m.queue_id = q.id
-WHERE q.queue_name = ANY($1::text[]) AND m.archived_at IS NOT NULL AND m.dead_reason IS NOT NULL
-GROUP BY q.queue_name
 
 -- name: worker_counts
 SELECT q.queue_name,

@@ -9,4 +9,64 @@ w.pod_uid, w.pod_name, w.pod_namespace, w.cluster, w.container, w.terminating, w
 
 -- name: queue_columns
 -- The columns of a queue as every statement here returns them.
-q.id, q.queue_name, q.created_at, q.paused, q.lease_duration, q.read_limit, q.heartbeat_timeout, q.owner
+q.id, q.queue_name, q.created_at, q.paused, q.lease_duration, q.read_limit, q.heartbeat_timeout, q.owner,
+q.archive_retention, q.dead_retention, q.worker_retention
+
+-- name: held_target
+-- $1 worker, $2 ids: those that this worker holds, because only the holder of the lease may do anything with them. Locked
+-- in the order of ids, so that two that finish the same messages do not wait for each other crosswise.
+WITH target AS MATERIALIZED (
+    SELECT m.id FROM {schema}.pgqrs_messages m
+    WHERE m.id = ANY($2::bigint[]) AND m.consumer_worker_id = $1 AND m.archived_at IS NULL
+    ORDER BY m.id FOR UPDATE
+)
+
+-- name: held_answer
+-- The ids that `done` changed, and the worker's state, so that a replaced process learns it.
+SELECT (SELECT w.status::text FROM {schema}.pgqrs_workers w WHERE w.id = $1) AS worker_status,
+       ARRAY(SELECT id FROM done) AS ids
+
+-- name: chosen
+-- The ids of `target` as an array: for a join the planner may read the whole table, for an array it goes by the primary key.
+ANY (ARRAY(SELECT target.id FROM target))
+
+-- name: unreferenced
+-- No run of an upstream workflow refers to the message `m`: those rows would hold it, and refuse to let it go.
+NOT EXISTS (SELECT FROM {schema}.pgqrs_workflow_runs r WHERE r.message_id = m.id)
+
+-- name: dead_matching
+-- A dead letter `m` of the queue $1 that matches what `dead_letters.list` is told. A letter that upstream replayed keeps
+-- its reason and is live.
+m.queue_id = (SELECT d.id FROM {schema}.pgqrs_queues d WHERE d.queue_name = $1)
+    AND m.dead_reason IS NOT NULL AND m.archived_at IS NOT NULL AND m.id > $5::bigint
+    AND ($2::text IS NULL OR m.dead_reason LIKE $2)
+    AND ($3::timestamptz IS NULL OR m.archived_at >= $3) AND ($4::timestamptz IS NULL OR m.archived_at < $4)
+
+-- name: replayed
+-- What becomes of a dead letter that is sent again. It gives up its key, which a live message may have by now.
+archived_at = NULL, dead_reason = NULL, read_ct = 0, vt = now(), dequeued_at = NULL, consumer_worker_id = NULL,
+    dedup_key = NULL
+
+-- name: live_counts
+-- The live messages of the queue `q`, and its dead letters, each counted up to $2, so that a count costs the same however
+-- many there are. What is not ready yet is looked through in the order of `vt` and split: where it is cut short, both
+-- numbers are too small.
+LATERAL (
+    SELECT count(*)::int AS ready FROM (
+        SELECT FROM {schema}.pgqrs_messages m
+        WHERE m.queue_id = q.id AND m.archived_at IS NULL AND m.vt <= now() ORDER BY m.vt LIMIT $2::int
+    ) found
+) ready, LATERAL (
+    SELECT count(*) FILTER (WHERE found.consumer_worker_id IS NULL)::int AS delayed,
+           count(*) FILTER (WHERE found.consumer_worker_id IS NOT NULL)::int AS leased
+    FROM (
+        SELECT m.consumer_worker_id FROM {schema}.pgqrs_messages m
+        WHERE m.queue_id = q.id AND m.archived_at IS NULL AND m.vt > now() ORDER BY m.vt LIMIT $2::int
+    ) found
+) later, LATERAL (
+    SELECT count(*)::int AS dead FROM (
+        SELECT FROM {schema}.pgqrs_messages m
+        WHERE m.queue_id = q.id AND m.dead_reason IS NOT NULL AND m.archived_at IS NOT NULL
+        ORDER BY m.archived_at LIMIT $2::int
+    ) found
+) dead

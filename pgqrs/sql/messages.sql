@@ -12,6 +12,34 @@ RETURNING id, (
     WHERE q.id = $1 AND q.idle_until > now() AND $3::float8 <= 0
 )
 
+-- name: enqueue_keyed
+-- As `enqueue`, with headers $5 on each and keys $6, NULL where a message has none. A key that a live message has adds
+-- nothing, and the id of that one comes back. The ids are drawn first, in the given order, and the rows written in the
+-- order of keys: two that send the same keys wait for each other, but never crosswise.
+-- `id` is NULL where somebody else's message of this key came or went while we ran: who asks again learns what became of it.
+WITH new AS MATERIALIZED (
+    SELECT nextval('{schema}.pgqrs_messages_id_seq') AS id, q.id AS queue_id, p.payload, p.key, p.position
+    FROM (SELECT id FROM {schema}.pgqrs_queues WHERE id = $1 FOR KEY SHARE) q,
+         unnest($2::text[], $6::text[]) WITH ORDINALITY AS p (payload, key, position)
+    ORDER BY p.position
+), sent AS (
+    INSERT INTO {schema}.pgqrs_messages
+        (id, queue_id, payload, vt, enqueued_at, read_ct, producer_worker_id, headers, dedup_key)
+    SELECT id, queue_id, payload::jsonb, now() + make_interval(secs => $3::float8), now(), 0, $4, $5::jsonb, key
+    FROM new
+    ORDER BY key NULLS FIRST, position
+    ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
+    RETURNING id
+)
+SELECT coalesce(sent.id, (
+           SELECT m.id FROM {schema}.pgqrs_messages m
+           WHERE m.queue_id = new.queue_id AND m.dedup_key = new.key AND m.archived_at IS NULL
+       )) AS id,
+       (SELECT pg_notify('pgqrs', '{schema} ' || q.id) FROM {schema}.pgqrs_queues q
+        WHERE q.id = $1 AND q.idle_until > now() AND $3::float8 <= 0)
+FROM new LEFT JOIN sent ON sent.id = new.id
+ORDER BY new.position
+
 -- name: dequeue
 -- $1 worker, $2 most messages, $3 lease in seconds or NULL for the queue's own.
 -- `worker` is locked before anything is chosen: who suspends or stops it waits for us, or we see that it is not ready.
@@ -43,7 +71,7 @@ WITH worker AS MATERIALIZED (
     SET consumer_worker_id = worker.id, vt = now() + worker.lease, read_ct = m.read_ct + 1,
         dequeued_at = coalesce(m.dequeued_at, now())
     FROM candidate, worker WHERE m.id = candidate.id AND candidate.read_ct < worker.read_limit
-    RETURNING m.id, m.queue_id, m.payload::text AS payload, m.enqueued_at, m.vt, m.read_ct, m.consumer_worker_id,
+    RETURNING m.id, m.queue_id, m.payload::text AS payload, m.headers::text AS headers, m.dedup_key, m.enqueued_at, m.vt, m.read_ct, m.consumer_worker_id,
               candidate.vt AS visible_since
 )
 SELECT w.status::text AS worker_status, l.*
@@ -52,54 +80,43 @@ WHERE w.id = $1
 ORDER BY l.visible_since, l.enqueued_at, l.id
 
 -- name: archive
--- Only the holder of the lease may. The worker's state comes along, so that a replaced process learns it.
-WITH target AS MATERIALIZED (
-    SELECT m.id FROM {schema}.pgqrs_messages m
-    WHERE m.id = ANY($2::bigint[]) AND m.consumer_worker_id = $1 AND m.archived_at IS NULL
-    ORDER BY m.id FOR UPDATE
-), done AS (
-    UPDATE {schema}.pgqrs_messages m SET archived_at = now() FROM target WHERE m.id = target.id RETURNING m.id
+-- Of the messages $2 those that the worker $1 holds; `fragments.held_target` says why. So with the four that follow.
+{held_target}, done AS (
+    -- A reason that upstream left behind when it replayed a dead letter would make this one look dead again.
+    UPDATE {schema}.pgqrs_messages m SET archived_at = now(), dead_reason = NULL FROM target WHERE m.id = target.id RETURNING m.id
 )
-SELECT (SELECT w.status::text FROM {schema}.pgqrs_workers w WHERE w.id = $1) AS worker_status,
-       ARRAY(SELECT id FROM done) AS ids
+{held_answer}
+
+-- name: dead_letter
+-- $3: why. Its lease ends with it.
+{held_target}, done AS (
+    UPDATE {schema}.pgqrs_messages m SET archived_at = now(), consumer_worker_id = NULL, dead_reason = $3
+    FROM target WHERE m.id = target.id RETURNING m.id
+)
+{held_answer}
 
 -- name: delete
-WITH target AS MATERIALIZED (
-    SELECT m.id FROM {schema}.pgqrs_messages m
-    WHERE m.id = ANY($2::bigint[]) AND m.consumer_worker_id = $1 AND m.archived_at IS NULL
-    ORDER BY m.id FOR UPDATE
-), done AS (
+{held_target}, done AS (
     DELETE FROM {schema}.pgqrs_messages m USING target WHERE m.id = target.id RETURNING m.id
 )
-SELECT (SELECT w.status::text FROM {schema}.pgqrs_workers w WHERE w.id = $1) AS worker_status,
-       ARRAY(SELECT id FROM done) AS ids
+{held_answer}
 
 -- name: release
 -- $3: seconds until it is visible again; without a delay it goes back to the head of the queue.
-WITH target AS MATERIALIZED (
-    SELECT m.id FROM {schema}.pgqrs_messages m
-    WHERE m.id = ANY($2::bigint[]) AND m.consumer_worker_id = $1 AND m.archived_at IS NULL
-    ORDER BY m.id FOR UPDATE
-), done AS (
+{held_target}, done AS (
     UPDATE {schema}.pgqrs_messages m
     SET consumer_worker_id = NULL,
         vt = CASE WHEN $3::float8 > 0 THEN now() + make_interval(secs => $3::float8) ELSE least(m.enqueued_at, now()) END
     FROM target WHERE m.id = target.id RETURNING m.id
 )
-SELECT (SELECT w.status::text FROM {schema}.pgqrs_workers w WHERE w.id = $1) AS worker_status,
-       ARRAY(SELECT id FROM done) AS ids
+{held_answer}
 
 -- name: extend
-WITH target AS MATERIALIZED (
-    SELECT m.id FROM {schema}.pgqrs_messages m
-    WHERE m.id = ANY($2::bigint[]) AND m.consumer_worker_id = $1 AND m.archived_at IS NULL
-    ORDER BY m.id FOR UPDATE
-), done AS (
+{held_target}, done AS (
     UPDATE {schema}.pgqrs_messages m SET vt = greatest(m.vt, now()) + make_interval(secs => $3::float8)
     FROM target WHERE m.id = target.id RETURNING m.id
 )
-SELECT (SELECT w.status::text FROM {schema}.pgqrs_workers w WHERE w.id = $1) AS worker_status,
-       ARRAY(SELECT id FROM done) AS ids
+{held_answer}
 
 -- name: count
 SELECT count(*) FROM {schema}.pgqrs_messages

@@ -1,6 +1,7 @@
 -- name: create
-INSERT INTO {schema}.pgqrs_queues AS q (queue_name, paused, lease_duration, read_limit, heartbeat_timeout)
-VALUES ($1, $2, $3, $4, $5)
+INSERT INTO {schema}.pgqrs_queues AS q
+    (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, archive_retention, dead_retention, worker_retention)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (queue_name) DO NOTHING
 RETURNING {queue_columns}
 
@@ -16,21 +17,61 @@ SET paused = $2, lease_duration = $3, read_limit = $4, heartbeat_timeout = $5
 WHERE q.queue_name = $1
 RETURNING {queue_columns}
 
+-- name: set_retention
+UPDATE {schema}.pgqrs_queues q
+SET archive_retention = $2, dead_retention = $3, worker_retention = $4
+WHERE q.queue_name = $1
+RETURNING {queue_columns}
+
+-- name: names
+-- To find the one that was meant.
+SELECT q.queue_name FROM {schema}.pgqrs_queues q ORDER BY q.queue_name LIMIT 10000
+
+-- name: last_message
+-- What is sent from now on has a higher id.
+SELECT coalesce(max(id), 0) FROM {schema}.pgqrs_messages
+
+-- name: purge_live
+-- A slice of the live messages of the queue $1, leased ones included, up to the id $2. A message that somebody finishes or
+-- leases at this moment is met by the next slice, or is gone.
+WITH target AS MATERIALIZED (
+    SELECT m.id FROM {schema}.pgqrs_messages m
+    WHERE m.queue_id = $1 AND m.archived_at IS NULL AND m.id <= $2 AND {unreferenced}
+    ORDER BY m.vt
+    LIMIT $3
+    FOR UPDATE OF m SKIP LOCKED
+)
+DELETE FROM {schema}.pgqrs_messages m WHERE m.id = {chosen} RETURNING m.id
+
+-- name: purge_archive
+-- The same of the archived messages, dead letters included.
+WITH target AS MATERIALIZED (
+    SELECT m.id FROM {schema}.pgqrs_messages m
+    WHERE m.queue_id = $1 AND m.archived_at IS NOT NULL AND m.id <= $2 AND {unreferenced}
+    ORDER BY m.archived_at
+    LIMIT $3
+    FOR UPDATE OF m SKIP LOCKED
+)
+DELETE FROM {schema}.pgqrs_messages m WHERE m.id = {chosen} RETURNING m.id
+
 -- name: counts
-SELECT count(*) FILTER (WHERE m.archived_at IS NULL AND m.vt <= now())::int AS ready,
-       count(*) FILTER (WHERE m.archived_at IS NULL AND m.vt > now() AND m.consumer_worker_id IS NULL)::int AS delayed,
-       count(*) FILTER (WHERE m.archived_at IS NULL AND m.vt > now() AND m.consumer_worker_id IS NOT NULL)::int AS leased,
-       count(*) FILTER (WHERE m.dead_reason IS NOT NULL)::int AS dead,
-       count(*) FILTER (WHERE m.archived_at IS NOT NULL AND m.dead_reason IS NULL)::int AS archived
-FROM {schema}.pgqrs_messages m
-WHERE m.queue_id = (SELECT q.id FROM {schema}.pgqrs_queues q WHERE q.queue_name = $1)
+-- $1 queue, $2 the most that is counted of each. `archive` is how many archived messages were looked at, dead ones included.
+SELECT ready.ready, later.delayed, later.leased, dead.dead, archived.archived, archived.archive
+FROM {schema}.pgqrs_queues q, {live_counts}, LATERAL (
+    SELECT count(*) FILTER (WHERE found.dead_reason IS NULL)::int AS archived, count(*)::int AS archive
+    FROM (
+        SELECT m.dead_reason FROM {schema}.pgqrs_messages m
+        WHERE m.queue_id = q.id AND m.archived_at IS NOT NULL ORDER BY m.archived_at LIMIT $2::int
+    ) found
+) archived
+WHERE q.queue_name = $1
 
 -- name: lock
 SELECT q.id FROM {schema}.pgqrs_queues q WHERE q.queue_name = $1 FOR UPDATE
 
 -- name: live_messages
 SELECT count(*) FROM (
-    SELECT FROM {schema}.pgqrs_messages m WHERE m.queue_id = $1 AND m.archived_at IS NULL LIMIT 10000
+    SELECT FROM {schema}.pgqrs_messages m WHERE m.queue_id = $1 AND m.archived_at IS NULL ORDER BY m.vt LIMIT 10000
 ) live
 
 -- name: short_wait
@@ -44,9 +85,13 @@ LOCK TABLE {schema}.pgqrs_messages IN SHARE ROW EXCLUSIVE MODE
 
 -- name: delete_history
 -- A slice of what is archived, so that a long history is removed in many short statements.
-DELETE FROM {schema}.pgqrs_messages m
-WHERE m.id IN (SELECT a.id FROM {schema}.pgqrs_messages a WHERE a.queue_id = $1 AND a.archived_at IS NOT NULL LIMIT $2)
-RETURNING m.id
+WITH target AS MATERIALIZED (
+    SELECT m.id FROM {schema}.pgqrs_messages m
+    WHERE m.queue_id = $1 AND m.archived_at IS NOT NULL
+    ORDER BY m.archived_at
+    LIMIT $2
+)
+DELETE FROM {schema}.pgqrs_messages m WHERE m.id = {chosen} RETURNING m.id
 
 -- name: delete_workers
 DELETE FROM {schema}.pgqrs_workers WHERE queue_id = $1

@@ -52,7 +52,8 @@ REVOKE ALL ON SEQUENCE {schema}.pgqrs_queues_id_seq, {schema}.pgqrs_workers_id_s
 -- Everybody may see queues, workers and the state of the schema, and count and list messages, but not what is in them.
 GRANT SELECT ON {schema}.pgqrs_queues, {schema}.pgqrs_workers, {schema}.pgqrs_schema_migrations, {schema}._sqlx_migrations
     TO {producer}, {consumer}, {observer};
-GRANT SELECT (id, queue_id, vt, enqueued_at, read_ct, dequeued_at, producer_worker_id, consumer_worker_id, archived_at, dead_reason)
+GRANT SELECT (id, queue_id, vt, enqueued_at, read_ct, dequeued_at, producer_worker_id, consumer_worker_id, archived_at, dead_reason,
+              dedup_key)
     ON {schema}.pgqrs_messages TO {producer}, {observer};
 
 -- Who waits for messages says so in the queue's row. The right to write one column is also the right to lock the row,
@@ -67,8 +68,9 @@ GRANT INSERT (name, queue_id, started_at, heartbeat_at, status, pod_uid, pod_nam
     ON {schema}.pgqrs_workers TO {producer}, {consumer};
 GRANT UPDATE (consumer_worker_id, vt) ON {schema}.pgqrs_messages TO {producer};
 
--- Upstream's clients also name the columns that stay empty.
-GRANT INSERT (queue_id, payload, vt, enqueued_at, read_ct, dequeued_at, producer_worker_id, consumer_worker_id)
+-- Upstream's clients also name the columns that stay empty. The id is drawn before messages with keys are written.
+GRANT INSERT (id, queue_id, payload, vt, enqueued_at, read_ct, dequeued_at, producer_worker_id, consumer_worker_id, headers,
+              dedup_key)
     ON {schema}.pgqrs_messages TO {producer};
 GRANT USAGE ON SEQUENCE {schema}.pgqrs_messages_id_seq TO {producer};
 

@@ -50,12 +50,14 @@ FROM (
     SELECT 'column' AS kind, t.name || '.' || c.name AS name
     FROM (VALUES
         ('pgqrs_queues', ARRAY['id', 'queue_name', 'created_at', 'paused', 'lease_duration', 'read_limit',
-                               'heartbeat_timeout', 'owner', 'idle_until']),
+                               'heartbeat_timeout', 'owner', 'idle_until', 'archive_retention', 'dead_retention',
+                               'worker_retention']),
         ('pgqrs_workers', ARRAY['id', 'name', 'queue_id', 'started_at', 'heartbeat_at', 'shutdown_at', 'status', 'hostname',
                                 'port', 'cluster', 'pod_namespace', 'pod_name', 'pod_uid', 'container', 'terminating',
                                 'stop_reason', 'owner']),
         ('pgqrs_messages', ARRAY['id', 'queue_id', 'payload', 'vt', 'enqueued_at', 'read_ct', 'dequeued_at',
-                                 'producer_worker_id', 'consumer_worker_id', 'archived_at', 'dead_reason'])
+                                 'producer_worker_id', 'consumer_worker_id', 'archived_at', 'dead_reason', 'headers',
+                                 'dedup_key'])
     ) AS t (name, columns), unnest(t.columns) AS c (name)
     UNION ALL
     SELECT 'index', unnest(ARRAY[
@@ -63,7 +65,7 @@ FROM (
         'pgqrs_workers_pkey', 'pgqrs_workers_name_key', 'idx_pgqrs_workers_queue_status', 'pgqrs_workers_live_hostname',
         'pgqrs_workers_pod',
         'pgqrs_messages_pkey', 'idx_pgqrs_messages_hot_path', 'idx_pgqrs_messages_consumer_worker_id_active',
-        'idx_pgqrs_messages_archived_at', 'pgqrs_messages_dead'
+        'idx_pgqrs_messages_archived_at', 'pgqrs_messages_dead', 'pgqrs_messages_dead_since', 'pgqrs_messages_live_key'
     ])
 ) needed
 WHERE needed.name NOT IN (

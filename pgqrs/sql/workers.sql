@@ -59,8 +59,9 @@ SELECT status::text, terminating FROM {schema}.pgqrs_workers WHERE id = $1 FOR N
 SELECT count(*)::int FROM {schema}.pgqrs_messages WHERE consumer_worker_id = $1 AND archived_at IS NULL
 
 -- name: set_status
+-- Not a heartbeat: who suspends a dead worker from outside must not make it look alive.
 UPDATE {schema}.pgqrs_workers
-SET status = $2::text::{schema}.worker_status, heartbeat_at = now()
+SET status = $2::text::{schema}.worker_status
 WHERE id = $1
 
 -- name: stop

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 
 import pgqrs
+from pgqrs import lifecycle
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from tests.support.postgres import PostgresServer
 
@@ -209,3 +210,237 @@ async def test_a_deletion_never_takes_a_message_that_was_committed_beside_it(adm
             async with admin.database.transaction() as transaction:
                 await transaction.execute("UPDATE pgqrs_messages SET archived_at = now()")
             await admin.delete_queue("emails")
+
+
+async def test_a_message_sent_on_the_app_s_connection_lives_and_dies_with_its_transaction(
+    producer: pgqrs.Producer, consumer: pgqrs.Consumer, connection: asyncpg.Connection
+) -> None:
+    async with connection.transaction():
+        sent = [await producer.enqueue("kept", connection=connection)]
+        sent += await producer.enqueue_batch(["one", "two"], keys=["1", None], connection=connection)
+        assert await consumer.dequeue(9) == [], "not committed yet"
+    assert [message.id for message in await consumer.dequeue(9)] == sent
+    transaction = connection.transaction()
+    await transaction.start()
+    await producer.enqueue("gone", connection=connection, headers={"trace": 1})
+    await producer.enqueue("gone", connection=connection, key="gone")
+    await transaction.rollback()
+    assert await consumer.dequeue(9) == []
+    await producer.enqueue("without a transaction", connection=connection)
+    assert len(await consumer.dequeue(9)) == 1
+
+
+async def test_what_is_refused_before_it_is_sent_leaves_the_app_s_transaction_alone(
+    producer: pgqrs.Producer, consumer: pgqrs.Consumer, connection: asyncpg.Connection
+) -> None:
+    async with connection.transaction():
+        await producer.enqueue("kept", connection=connection)
+        with pytest.raises(pgqrs.ValidationError):
+            await producer.enqueue(float("nan"), connection=connection)
+    assert [message.payload for message in await consumer.dequeue(9)] == ["kept"]
+
+
+async def test_a_pool_s_connection_is_one_of_the_app_s(
+    producer: pgqrs.Producer, consumer: pgqrs.Consumer, dsn: str
+) -> None:
+    async with asyncpg.create_pool(dsn, min_size=0, max_size=1) as pool, pool.acquire() as lent:
+        await producer.enqueue("x", connection=lent)
+    assert len(await consumer.dequeue()) == 1
+
+
+async def test_what_is_no_open_connection_is_refused(producer: pgqrs.Producer, admin: pgqrs.Admin, dsn: str) -> None:
+    closed = await asyncpg.connect(dsn)
+    await closed.close()
+    for wrong, said in ((admin, "Admin; it is an asyncpg"), (closed, "closed")):
+        with pytest.raises(pgqrs.ValidationError, match=said):
+            await producer.enqueue("x", connection=wrong)  # type: ignore[arg-type]
+
+
+async def test_a_key_is_unique_among_the_live_messages_of_its_queue(
+    producer: pgqrs.Producer, consumer: pgqrs.Consumer, admin: pgqrs.Admin
+) -> None:
+    first = await producer.enqueue(1, key="a")
+    assert await producer.enqueue(2, key="a", delay=timedelta(hours=1)) == first
+    (message,) = await consumer.dequeue(9)
+    assert (message.id, message.payload, message.key) == (first, 1, "a")
+    assert await producer.enqueue(3, key="a") == first, "leased is live"
+    await admin.create_queue("letters")
+    async with pgqrs.Producer(admin, "letters") as other:
+        assert await other.enqueue(1, key="a") != first
+    for finish in (consumer.archive, consumer.delete, lambda one: consumer.dead_letter(one, "broken")):
+        assert await finish(message.id)
+        next_id = await producer.enqueue(4, key="a")
+        assert next_id > message.id
+        (message,) = await consumer.dequeue(9)
+        assert message.id == next_id
+
+
+async def test_a_batch_with_keys_adds_each_once_and_keeps_its_order(
+    producer: pgqrs.Producer, consumer: pgqrs.Consumer
+) -> None:
+    old = await producer.enqueue("old", key="m")
+    ids = await producer.enqueue_batch(
+        ["z", "none", "a", "m", "z again", "none"], keys=["z", None, "a", "m", "z", None], headers={"trace": "t"}
+    )
+    assert ids[3] == old
+    assert ids[4] == ids[0]
+    received = await consumer.dequeue(20)
+    assert [message.payload for message in received] == ["old", "z", "none", "a", "none"]
+    assert [message.id for message in received] == [old, ids[0], ids[1], ids[2], ids[5]]
+    assert [message.headers for message in received] == [{}, *[{"trace": "t"}] * 4]
+    with pytest.raises(pgqrs.ValidationError, match="1 keys for 2 payloads"):
+        await producer.enqueue_batch([1, 2], keys=["a"])
+
+
+async def test_many_that_send_one_key_at_once_add_one_message(
+    producer: pgqrs.Producer, consumer: pgqrs.Consumer, dsn: str
+) -> None:
+    async with pgqrs.Admin(dsn) as one, pgqrs.Admin(dsn) as two:
+        senders = [pgqrs.Producer(admin, producer.queue) for admin in (one, two)]
+        keys = [f"k{n}" for n in range(40)]
+        batches = await asyncio.gather(
+            *(senders[n % 2].enqueue_batch(keys[:: 1 - 2 * (n % 2)], keys=keys[:: 1 - 2 * (n % 2)]) for n in range(12))
+        )
+        for sender in senders:
+            await sender.aclose()
+    assert len({message for batch in batches for message in batch}) == 40
+    assert len(await consumer.dequeue(100)) == 40
+
+
+async def test_a_key_that_comes_and_goes_is_never_lost_and_never_there_twice(
+    producer: pgqrs.Producer, consumer: pgqrs.Consumer, dsn: str
+) -> None:
+    """What an enqueue answers was live at that moment, so everything that it names is delivered."""
+    named: set[int] = set()
+    done: list[int] = []
+    sending = asyncio.Event()
+
+    async def send() -> None:
+        async with pgqrs.Producer(dsn, producer.queue) as sender:
+            for n in range(60):
+                named.add(await sender.enqueue(n, key="the same"))
+
+    async def receive() -> None:
+        while True:
+            finished = sending.is_set()
+            batch = await consumer.dequeue(10)
+            assert len(batch) <= 1
+            for message in batch:
+                assert await consumer.archive(message.id)
+                done.append(message.id)
+            if finished and not batch:
+                return
+
+    receiver = asyncio.create_task(receive())
+    await asyncio.gather(*(send() for _ in range(4)))
+    sending.set()
+    await receiver
+    assert sorted(done) == sorted(named)
+
+
+async def test_headers_travel_beside_the_payload(producer: pgqrs.Producer, consumer: pgqrs.Consumer) -> None:
+    headers = {"traceparent": "00-ü", "baggage": {"n": [1, None]}}
+    await producer.enqueue("x", headers=headers)
+    await producer.enqueue("y")
+    assert [message.headers for message in await consumer.dequeue(2)] == [headers, {}]
+
+
+class _Quoting:
+    """A codec of one's own: everything is a text."""
+
+    def dumps(self, value: object, /) -> bytes:
+        return f'"{value}"'.encode()
+
+    def loads(self, text: str, /) -> object:
+        if text == '"poison"':
+            raise ValueError(text)
+        return text.strip('"').upper()
+
+
+async def test_a_codec_of_the_app_s_own_writes_and_reads(producer: pgqrs.Producer, admin: pgqrs.Admin) -> None:
+    async with (
+        pgqrs.Producer(admin, producer.queue, codec=_Quoting()) as sender,
+        pgqrs.Consumer(admin, producer.queue, codec=_Quoting()) as receiver,
+    ):
+        await sender.enqueue_batch(["a", "poison", "b"])
+        assert [message.payload for message in await receiver.dequeue(3)] == ["A", "B"]
+        with pytest.raises(pgqrs.ValidationError, match="PostgreSQL cannot store"):
+            await sender.enqueue('no " json')
+    counts = await admin.queue_counts(producer.queue)
+    assert counts.dead == 1, "what cannot be read does not take its batch with it"
+
+
+async def test_the_largest_payload_is_a_setting(producer: pgqrs.Producer, admin: pgqrs.Admin) -> None:
+    with pytest.raises(pgqrs.ValidationError, match="the limit is 1,048,576"):
+        await producer.enqueue("x" * 1024 * 1024)
+    async with pgqrs.Producer(admin, producer.queue, max_payload_bytes=2_000_000) as sender:
+        await sender.enqueue("x" * 1024 * 1024)
+
+
+async def test_bad_arguments_are_named(producer: pgqrs.Producer, consumer: pgqrs.Consumer) -> None:
+    number: Any = 5
+    text: Any = "1"
+    mapping: Any = {"a": 1}
+    calls: list[tuple[Callable[[], Awaitable[object]], str]] = [
+        (lambda: producer.enqueue("x", delay=timedelta(seconds=-1)), "delay .* is negative"),
+        (lambda: producer.enqueue("x", delay=number), "it is a timedelta"),
+        (lambda: producer.enqueue("x", delay=timedelta.max), "PostgreSQL cannot store"),
+        (lambda: producer.enqueue_batch("text"), "call enqueue"),
+        (lambda: producer.enqueue_batch(mapping), "call enqueue"),
+        (lambda: consumer.dequeue(0), "1 to 10,000"),
+        (lambda: consumer.dequeue(lease=timedelta()), "lease is zero"),
+        (lambda: consumer.archive(text), "no id of a message"),
+        (lambda: consumer.release(1, delay=timedelta(-1)), "delay .* is negative"),
+        (lambda: consumer.extend(1, timedelta()), "duration is zero"),
+        (lambda: consumer.dead_letter(1, " "), "reason"),
+    ]
+    for call, said in calls:
+        with pytest.raises(pgqrs.ValidationError, match=said):
+            await call()
+
+
+async def test_a_closed_client_says_so(producer: pgqrs.Producer, connection: asyncpg.Connection) -> None:
+    await producer.aclose()
+    with pytest.raises(pgqrs.WorkerNotReadyError, match="is closed; make a new one"):
+        await producer.enqueue("x")
+    with pytest.raises(pgqrs.WorkerNotReadyError, match="is closed; make a new one"):
+        await producer.enqueue("x", connection=connection)
+
+
+async def test_many_are_extended_released_dead_lettered_and_deleted_at_once(
+    producer: pgqrs.Producer, consumer: pgqrs.Consumer, admin: pgqrs.Admin, connection: asyncpg.Connection
+) -> None:
+    ids = await producer.enqueue_batch(list(range(8)))
+    async with pgqrs.Consumer(admin, producer.queue) as other:
+        (foreign,) = await other.dequeue()
+        await consumer.dequeue(7)
+        assert await consumer.extend_many(ids, timedelta(hours=1)) == [False, *[True] * 7]
+        assert await consumer.release_many([ids[2], ids[0], ids[1]]) == [True, False, True]
+        assert await consumer.release_many([ids[3]], delay=timedelta(hours=1)) == [True]
+        assert await consumer.dead_letter_many([ids[4], ids[0]], "broken") == [True, False]
+        assert await consumer.delete_many(ids[5:7]) == [True, True]
+        assert await consumer.delete_many(ids[5:7]) == [False, False]
+        assert await consumer.archive_many([]) == []
+        counts = await admin.queue_counts(producer.queue)
+        assert (counts.ready, counts.delayed, counts.leased, counts.dead) == (2, 1, 2, 1)
+        assert foreign.id == ids[0]
+    left = await connection.fetchval("SELECT vt - now() FROM pgqrs_messages WHERE id = $1", ids[7])
+    assert left > timedelta(minutes=59)
+
+
+async def test_a_stopped_worker_learns_it_from_every_verb(
+    producer: pgqrs.Producer, consumer: pgqrs.Consumer, admin: pgqrs.Admin
+) -> None:
+    (sent,) = await producer.enqueue_batch(["x"])
+    await consumer.dequeue()
+    await lifecycle.stop(admin.database, [consumer.worker_id], reason="test")
+    for call in (
+        consumer.archive(sent),
+        consumer.delete(sent),
+        consumer.release(sent),
+        consumer.dead_letter(sent, "late"),
+        consumer.extend(sent, timedelta(seconds=1)),
+    ):
+        with pytest.raises(pgqrs.WorkerReplacedError):
+            await call
+    assert (await admin.queue_counts(producer.queue)).ready == 1

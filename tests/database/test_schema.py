@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -17,12 +18,32 @@ from pgqrs.database import Database
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+#: Everything of the schema that an installer makes: relations, columns, constraints and types, and the history's rows.
+_FINGERPRINT = """
+SELECT (SELECT array_agg(relname || ' ' || relkind::text ORDER BY relname) FROM pg_class WHERE relnamespace = n.oid),
+       (SELECT array_agg(attrelid::regclass || '.' || attname ORDER BY attrelid::regclass::text, attname)
+        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+        WHERE c.relnamespace = n.oid AND attnum > 0 AND NOT attisdropped),
+       (SELECT array_agg(conname ORDER BY conname) FROM pg_constraint WHERE connamespace = n.oid),
+       (SELECT array_agg(typname ORDER BY typname) FROM pg_type WHERE typnamespace = n.oid)
+FROM pg_namespace n WHERE nspname = 'public'
+"""
+
 
 @pytest.fixture
 async def connection(empty_dsn: str) -> AsyncIterator[asyncpg.Connection]:
     opened = await asyncpg.connect(empty_dsn)
     yield opened
     await opened.close()
+
+
+async def _like_upstream(connection: asyncpg.Connection) -> None:
+    """Leave the database as upstream's bootstrap does; `tests/interop` compares with the real one."""
+    await connection.execute(statements.migration("upstream_0_15_3", "public"))
+    for version, description, checksum in schema.UPSTREAM_CHECKSUMS:
+        await connection.execute(
+            statements.statement("schema.record_upstream", "public"), version, description, bytes.fromhex(checksum)
+        )
 
 
 async def test_an_empty_database_is_installed_and_a_second_time_changes_nothing(empty_dsn: str) -> None:
@@ -35,7 +56,7 @@ async def test_an_empty_database_is_installed_and_a_second_time_changes_nothing(
 
 
 async def test_tables_of_upstream_are_adopted_with_their_rows(empty_dsn: str, connection: asyncpg.Connection) -> None:
-    await connection.execute(statements.migration("upstream_0_15_3", "public"))
+    await _like_upstream(connection)
     await connection.execute("INSERT INTO pgqrs_queues (queue_name) VALUES ('theirs')")
     await connection.execute("INSERT INTO pgqrs_workers (name, queue_id) VALUES ('host-1234', 1), ('host:3000', 1)")
     async with pgqrs.Admin(empty_dsn) as admin:
@@ -93,26 +114,172 @@ async def test_an_installer_waits_for_upstream_s_own_lock(empty_dsn: str, connec
         await schema.verify(database)
 
 
-async def test_an_installer_that_is_killed_leaves_nothing_behind(
-    empty_dsn: str, connection: asyncpg.Connection
+@asynccontextmanager
+async def _held_up(dsn: str, connection: asyncpg.Connection, obstacle: str) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """An installer in a process of its own that waits in the middle of its transaction, for what `obstacle` locks."""
+    async with connection.transaction():
+        await connection.execute(obstacle)
+        program = f"import asyncio, pgqrs; asyncio.run(pgqrs.Admin({dsn!r}).install())"
+        process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+        try:
+            waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype <> 'advisory' AND NOT granted)"
+            async with asyncio.timeout(20):
+                while not await connection.fetchval(waiting):
+                    await asyncio.sleep(0.02)
+            yield process
+        finally:
+            process.kill()
+            process.wait(timeout=10)
+
+
+async def _others_gone(connection: asyncpg.Connection) -> None:
+    """Wait until the server has noticed the death of whoever was connected to this database."""
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    async with asyncio.timeout(20):
+        while await connection.fetchval(others):
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("upstream_was_there", "obstacle"),
+    [
+        # Upstream's tables are made by now, and waits for whoever is making the table of our history.
+        (False, "CREATE TABLE pgqrs_schema_migrations ()"),
+        # The tables of queues and workers are altered by now, that of messages is in use.
+        (True, "LOCK TABLE pgqrs_messages IN ACCESS SHARE MODE"),
+    ],
+)
+async def test_an_installer_that_is_killed_in_the_middle_leaves_nothing_behind(
+    empty_dsn: str, connection: asyncpg.Connection, *, upstream_was_there: bool, obstacle: str
 ) -> None:
-    # It is held up in the middle of its transaction, and killed there.
-    name = await connection.fetchval("SELECT current_database()")
-    await connection.execute("SELECT pg_advisory_lock($1)", schema.lock_key(name))
-    program = f"import asyncio, pgqrs; asyncio.run(pgqrs.Admin({empty_dsn!r}).install())"
-    process = subprocess.Popen([sys.executable, "-c", program])
+    if upstream_was_there:
+        await _like_upstream(connection)
+    before = await connection.fetchrow(_FINGERPRINT)
+    rolled_back = await asyncpg.connect(empty_dsn)
     try:
-        waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
-        async with asyncio.timeout(20):
-            while not await connection.fetchval(waiting):
-                await asyncio.sleep(0.02)
-    finally:
-        process.kill()
-        process.wait(timeout=10)
-    await connection.execute("SELECT pg_advisory_unlock($1)", schema.lock_key(name))
+        async with _held_up(empty_dsn, rolled_back, obstacle) as process:
+            process.kill()
+            # Only now it gets what it waited for, and nobody is left to commit.
+            raise _RollBackError
+    except _RollBackError:
+        await rolled_back.close()
+    await _others_gone(connection)
+    assert await connection.fetchrow(_FINGERPRINT) == before
     async with pgqrs.Admin(empty_dsn) as admin:
         await admin.install()
         await admin.verify()
+
+
+class _RollBackError(Exception):
+    """Takes back what the obstacle did."""
+
+
+async def test_a_table_in_use_is_waited_for_a_while_and_then_nothing_was_changed(
+    empty_dsn: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody else waits behind an installer that waits for a table, so it must give up before they suffer."""
+    monkeypatch.setattr(schema, "_LOCK_TIMEOUT", "100ms")
+    await _like_upstream(connection)
+    before = await connection.fetchrow(_FINGERPRINT)
+    async with pgqrs.Admin(empty_dsn) as admin:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE pgqrs_messages IN ACCESS SHARE MODE")
+            with pytest.raises(pgqrs.DatabaseUnavailableError, match="Install again"):
+                await admin.install()
+        assert await connection.fetchrow(_FINGERPRINT) == before
+        await admin.install()
+
+
+async def test_the_parts_of_a_migration_are_installed_one_by_one(
+    empty_dsn: str, connection: asyncpg.Connection
+) -> None:
+    history = "SELECT version, part FROM pgqrs_schema_migrations ORDER BY part DESC, version"
+    async with pgqrs.Admin(empty_dsn) as admin:
+        with pytest.raises(pgqrs.SchemaError, match="lacks the pre part: 0001_pre_kubernetes"):
+            await admin.install(phase="post")
+        assert await connection.fetchval("SELECT to_regclass('pgqrs_queues')") is None, "nothing was written"
+        await admin.install(phase="pre")
+        assert {row["part"] for row in await connection.fetch(history)} == {"pre"}
+        await admin.verify(phase="pre")
+        with pytest.raises(pgqrs.SchemaError, match=r"lacks the post part: 0001_post_kubernetes.*phase=\"post\""):
+            await admin.verify()
+        await admin.create_queue("works already")
+        await admin.install(phase="post")
+        await admin.verify()
+        assert [tuple(row) for row in await connection.fetch(history)] == [
+            (migration.version, migration.part) for migration in schema.migrations()
+        ]
+    in_steps = await connection.fetchrow(_FINGERPRINT)
+    await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    async with pgqrs.Admin(empty_dsn) as admin:
+        await admin.install()
+    assert await connection.fetchrow(_FINGERPRINT) == in_steps
+
+
+async def test_a_phase_that_is_none_is_refused(empty_dsn: str) -> None:
+    async with Database(empty_dsn) as database:
+        with pytest.raises(pgqrs.ValidationError, match="pre, post or all"):
+            await schema.install(database, phase="both")  # type: ignore[arg-type]
+
+
+def test_every_file_of_migrations_is_one_that_is_installed() -> None:
+    files = set(statements.migration_files()) - {"upstream_0_15_3"}
+    assert {migration.file for migration in schema.migrations()} == files
+    assert len({migration.key for migration in schema.migrations()}) == len(files)
+
+
+async def test_a_migration_that_was_changed_after_its_installation_is_refused(
+    empty_dsn: str, connection: asyncpg.Connection
+) -> None:
+    async with pgqrs.Admin(empty_dsn) as admin:
+        await admin.install()
+        await connection.execute("UPDATE pgqrs_schema_migrations SET checksum = 'x' WHERE part = 'post'")
+        for call in (admin.install, admin.verify):
+            with pytest.raises(pgqrs.SchemaError, match="0001_post_kubernetes has another checksum"):
+                await call()
+
+
+async def test_what_was_removed_by_hand_is_named(dsn: str, admin: pgqrs.Admin) -> None:
+    other = await asyncpg.connect(dsn)
+    await other.execute("DROP INDEX idx_pgqrs_messages_hot_path; ALTER TABLE pgqrs_queues DROP COLUMN paused CASCADE")
+    await other.close()
+    with pytest.raises(pgqrs.SchemaError, match=r"column pgqrs_queues\.paused, index idx_pgqrs_messages_hot_path"):
+        await admin.verify()
+
+
+async def test_verify_knows_every_column_and_index_of_the_tables(dsn: str, admin: pgqrs.Admin) -> None:
+    """A migration that adds one and forgets to add it to `schema.missing` is found here."""
+    other = await asyncpg.connect(dsn)
+    parts = await other.fetch(
+        "SELECT 'column ' || attrelid::regclass || '.' || attname AS name FROM pg_attribute "
+        "WHERE attrelid = ANY($1::regclass[]) AND attnum > 0 AND NOT attisdropped "
+        "UNION ALL SELECT 'index ' || indexrelid::regclass FROM pg_index WHERE indrelid = ANY($1::regclass[])",
+        ["pgqrs_queues", "pgqrs_workers", "pgqrs_messages"],
+    )
+    await other.close()
+    needed = await admin.database.fetch("schema.missing", "no such schema")
+    assert {row["name"] for row in needed} == {row["name"] for row in parts}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("DROP TABLE _sqlx_migrations", "upstream's record _sqlx_migrations is missing"),
+        ("UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 6", "its migrations 6 are others"),
+        ("UPDATE _sqlx_migrations SET success = false WHERE version >= 4", "its migrations 4, 6 are others"),
+        ("INSERT INTO _sqlx_migrations VALUES (7, 'newer', now(), true, '\\x00', 0)", "its migrations 7 are others"),
+    ],
+)
+async def test_tables_that_0_15_3_did_not_make_are_refused_and_left_as_they_are(
+    empty_dsn: str, connection: asyncpg.Connection, change: str, said: str
+) -> None:
+    await _like_upstream(connection)
+    await connection.execute(change)
+    before = await connection.fetchrow(_FINGERPRINT)
+    async with pgqrs.Admin(empty_dsn) as admin:
+        with pytest.raises(pgqrs.SchemaError, match=said):
+            await admin.install()
+    assert await connection.fetchrow(_FINGERPRINT) == before
 
 
 async def test_a_database_without_tables_says_what_to_do(empty_dsn: str) -> None:
@@ -141,12 +308,20 @@ async def test_another_schema_than_public_works_beside_it(empty_dsn: str, connec
         assert await (await public.get_queues()).count() == 0
 
 
-async def test_a_migration_of_a_newer_release_is_refused(empty_dsn: str, connection: asyncpg.Connection) -> None:
+async def test_what_a_newer_release_cleaned_up_is_refused_and_what_it_added_is_not(
+    empty_dsn: str, connection: asyncpg.Connection
+) -> None:
+    """Its pre part runs while our code still works; its post part says that none of our code is left."""
     async with pgqrs.Admin(empty_dsn) as admin:
         await admin.install()
-        await connection.execute("INSERT INTO pgqrs_schema_migrations VALUES (999, 'later', 'x')")
-        with pytest.raises(pgqrs.SchemaError, match="newer release"):
-            await admin.install()
+        newer = "INSERT INTO pgqrs_schema_migrations (version, part, name, checksum) VALUES (999, $1, 'later', 'x')"
+        await connection.execute(newer, "pre")
+        await admin.install()
+        await admin.verify()
+        await connection.execute(newer, "post")
+        for call in (admin.install, admin.verify):
+            with pytest.raises(pgqrs.SchemaError, match=r"newer release \(migration 999, post\)"):
+                await call()
 
 
 def test_the_lock_is_upstream_s_signed_64_bit_key() -> None:

@@ -7,6 +7,11 @@ ALTER TABLE {schema}.pgqrs_queues
     ADD COLUMN owner text;
 -- Until when a worker may be waiting to be told of a message; NULL most of the time, so sending need not tell anybody.
 ALTER TABLE {schema}.pgqrs_queues ADD COLUMN idle_until timestamptz;
+-- How long what is over is kept; NULL keeps it for ever. Read by whoever runs the reaping.
+ALTER TABLE {schema}.pgqrs_queues
+    ADD COLUMN archive_retention interval,
+    ADD COLUMN dead_retention interval,
+    ADD COLUMN worker_retention interval;
 
 -- Who a worker is. Host and port come out of the name (`HOST:PORT`, and `HOST:PORT#ID` once it was replaced), so that the
 -- identity of the documents and upstream's are one. Nine digits at most: no name that upstream takes may fail here.
@@ -28,10 +33,17 @@ ALTER TABLE {schema}.pgqrs_workers
 
 -- A dead letter is archived, so that no client of any kind is handed it, and carries the reason.
 ALTER TABLE {schema}.pgqrs_messages ADD COLUMN dead_reason text;
+-- What a sender says beside the payload: the context of a trace, and by which key a second one of the same is known.
+ALTER TABLE {schema}.pgqrs_messages ADD COLUMN headers jsonb, ADD COLUMN dedup_key text;
 
 CREATE INDEX pgqrs_workers_live_hostname ON {schema}.pgqrs_workers (hostname) WHERE status <> 'stopped';
 -- Dead letters are few among many archived messages, and are counted and listed.
 CREATE INDEX pgqrs_messages_dead ON {schema}.pgqrs_messages (queue_id, id) WHERE dead_reason IS NOT NULL;
+-- And they are removed by age.
+CREATE INDEX pgqrs_messages_dead_since ON {schema}.pgqrs_messages (queue_id, archived_at) WHERE dead_reason IS NOT NULL;
+-- One live message of a key. Messages without one, and so all that upstream sends, are not in it and never conflict.
+CREATE UNIQUE INDEX pgqrs_messages_live_key ON {schema}.pgqrs_messages (queue_id, dedup_key)
+    WHERE archived_at IS NULL AND dedup_key IS NOT NULL;
 CREATE INDEX pgqrs_workers_pod ON {schema}.pgqrs_workers (pod_uid, id) WHERE pod_uid IS NOT NULL;
 
 -- Heartbeats are the most frequent writes: with room on the page, and after the post part, they touch no index.

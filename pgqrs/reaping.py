@@ -1,0 +1,150 @@
+"""What has to be cleared away from time to time: by the operator, a command, a cron job, or all of them at once.
+
+Everything goes in bounded batches, each a transaction of its own, and by the server's clock. Two that reap at once
+share the work: what one has locked the other skips. No live message is ever removed; what a silent worker held is free
+again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pgqrs import names, payloads, queues
+from pgqrs.models import WorkerId
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+
+    from pgqrs.database import Database
+
+#: Rows that one transaction changes.
+_BATCH = 1000
+#: Workers that one transaction stops; each may hold many messages.
+_WORKERS_BATCH = 100
+_SILENT = "silent for longer than the heartbeat timeout"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reaped:
+    """What one reaping did."""
+
+    #: By the id of each worker that was stopped how many messages it held.
+    silent_workers: Mapping[WorkerId, int] = field(default_factory=dict)
+    #: Messages that became dead letters.
+    exhausted_messages: int = 0
+    #: Rows that were removed.
+    archived_messages: int = 0
+    dead_letters: int = 0
+    stopped_workers: int = 0
+
+
+async def reap(db: Database, *, queue: str | None = None) -> Reaped:
+    """Do all that is due, in this order: silent workers, exhausted messages, and what each queue keeps no longer.
+
+    Args:
+        db: where.
+        queue: this queue only.
+
+    Raises:
+        QueueNotFoundError: there is no such queue.
+    """
+    return Reaped(
+        silent_workers=await silent_workers(db, queue=queue),
+        exhausted_messages=await exhausted_messages(db, queue=queue),
+        archived_messages=await archived_messages(db, queue=queue),
+        dead_letters=await dead_letters(db, queue=queue),
+        stopped_workers=await stopped_workers(db, queue=queue),
+    )
+
+
+async def archived_messages(db: Database, *, queue: str | None = None, older_than: timedelta | None = None) -> int:
+    """Remove messages that were archived longer ago than this; dead letters stay.
+
+    What a run of an upstream workflow refers to stays too.
+
+    Args:
+        db: where.
+        queue: this queue only.
+        older_than: how long ago; each queue's own retention if not given, and a queue without one keeps them.
+
+    Returns:
+        How many were removed.
+
+    Raises:
+        QueueNotFoundError: there is no such queue.
+        ValidationError: the duration is negative.
+    """
+    return await _remove(db, "reaping.archived", queue, older_than)
+
+
+async def dead_letters(db: Database, *, queue: str | None = None, older_than: timedelta | None = None) -> int:
+    """Remove messages that died longer ago than this; see `archived_messages` for the arguments and the rest."""
+    return await _remove(db, "reaping.dead", queue, older_than)
+
+
+async def stopped_workers(db: Database, *, queue: str | None = None, older_than: timedelta | None = None) -> int:
+    """Remove the rows of workers that stopped longer ago than this, also of those that touched messages.
+
+    Without a queue and with a duration those that serve no queue go too. For the arguments see `archived_messages`.
+    """
+    return await _remove(db, "reaping.workers", queue, older_than)
+
+
+async def silent_workers(db: Database, *, queue: str | None = None) -> dict[WorkerId, int]:
+    """Stop workers whose last heartbeat is older than their queue's heartbeat timeout; what they held is free at once.
+
+    Right after an outage of the database everybody is silent: give them the time of a heartbeat before calling this. A
+    worker that was stopped while its process lives gets `WorkerReplacedError`, and does no harm.
+
+    Returns:
+        How many messages each of them held.
+
+    Raises:
+        QueueNotFoundError: there is no such queue.
+    """
+    await _check_queue(db, queue)
+    stopped: dict[WorkerId, int] = {}
+    while True:
+        async with db.transaction() as transaction:
+            ids = [row["id"] for row in await transaction.fetch("reaping.lock_silent", queue, _WORKERS_BATCH)]
+            if not ids:
+                return stopped
+            await transaction.fetch("workers.stop", ids, _SILENT)
+            released = {row["id"]: row["released"] for row in await transaction.fetch("workers.release_held", ids)}
+        stopped |= {WorkerId(worker_id): released.get(worker_id, 0) for worker_id in ids}
+
+
+async def exhausted_messages(db: Database, *, queue: str | None = None) -> int:
+    """Make dead letters of messages whose lease ran out and that were leased as often as their queue allows.
+
+    A dequeue that meets them does the same; this is for queues that nobody reads from at the moment.
+
+    Returns:
+        How many they were.
+
+    Raises:
+        QueueNotFoundError: there is no such queue.
+    """
+    await _check_queue(db, queue)
+    return await _repeat(db, "reaping.exhausted", queue)
+
+
+async def _remove(db: Database, statement: str, queue: str | None, older_than: timedelta | None) -> int:
+    if older_than is not None:
+        payloads.seconds("age older_than", older_than)
+    await _check_queue(db, queue)
+    return await _repeat(db, statement, queue, older_than)
+
+
+async def _repeat(db: Database, statement: str, *args: object) -> int:
+    total = 0
+    while found := await db.fetch(statement, *args, _BATCH):
+        total += len(found)
+    return total
+
+
+async def _check_queue(db: Database, queue: str | None) -> None:
+    if queue is not None:
+        await queues.get(db, names.queue_name(queue))

@@ -1,0 +1,88 @@
+-- In each: $1 one queue only, or NULL for all. What somebody else is changing at this moment is left to the next time.
+
+-- name: archived
+-- $2 the age from which on archived messages go, or NULL for each queue's own (where that is NULL too, none goes), $3 most
+-- messages.
+WITH target AS MATERIALIZED (
+    SELECT old.id
+    FROM {schema}.pgqrs_queues q, LATERAL (
+        SELECT m.id FROM {schema}.pgqrs_messages m
+        WHERE m.queue_id = q.id AND m.archived_at < now() - coalesce($2::interval, q.archive_retention)
+          AND m.dead_reason IS NULL AND {unreferenced}
+        ORDER BY m.archived_at
+        LIMIT $3
+        FOR UPDATE OF m SKIP LOCKED
+    ) old
+    WHERE $1::text IS NULL OR q.queue_name = $1
+    LIMIT $3
+)
+DELETE FROM {schema}.pgqrs_messages m WHERE m.id = {chosen} RETURNING m.id
+
+-- name: dead
+-- The same of dead letters.
+WITH target AS MATERIALIZED (
+    SELECT old.id
+    FROM {schema}.pgqrs_queues q, LATERAL (
+        SELECT m.id FROM {schema}.pgqrs_messages m
+        WHERE m.queue_id = q.id AND m.archived_at < now() - coalesce($2::interval, q.dead_retention)
+          AND m.dead_reason IS NOT NULL AND {unreferenced}
+        ORDER BY m.archived_at
+        LIMIT $3
+        FOR UPDATE OF m SKIP LOCKED
+    ) old
+    WHERE $1::text IS NULL OR q.queue_name = $1
+    LIMIT $3
+)
+DELETE FROM {schema}.pgqrs_messages m WHERE m.id = {chosen} RETURNING m.id
+
+-- name: workers
+-- $2 how long ago they stopped, or NULL for their queue's own; $3 most workers. Those that once touched messages go too;
+-- those that a run of an upstream workflow refers to stay.
+WITH target AS MATERIALIZED (
+    SELECT w.id FROM {schema}.pgqrs_workers w LEFT JOIN {schema}.pgqrs_queues q ON q.id = w.queue_id
+    WHERE w.status = 'stopped' AND ($1::text IS NULL OR q.queue_name = $1)
+      AND coalesce(w.shutdown_at, w.heartbeat_at, w.started_at) < now() - coalesce($2::interval, q.worker_retention)
+      AND NOT EXISTS (SELECT FROM {schema}.pgqrs_workflow_runs r WHERE r.worker_id = w.id)
+    ORDER BY w.id
+    LIMIT $3
+    FOR UPDATE OF w SKIP LOCKED
+)
+DELETE FROM {schema}.pgqrs_workers w USING target WHERE w.id = target.id RETURNING w.id
+
+-- name: lock_silent
+-- $2 most workers. Whose last heartbeat is older than the queue's heartbeat timeout, by the server's clock; one that beats
+-- at this moment holds its row, and lives.
+SELECT w.id FROM {schema}.pgqrs_workers w LEFT JOIN {schema}.pgqrs_queues q ON q.id = w.queue_id
+WHERE w.status <> 'stopped' AND ($1::text IS NULL OR q.queue_name = $1)
+  AND w.heartbeat_at < now() - coalesce(q.heartbeat_timeout, interval '60 seconds')
+ORDER BY w.id
+LIMIT $2
+FOR NO KEY UPDATE OF w SKIP LOCKED
+
+-- name: exhausted
+-- $2 most messages. Leases that ran out at the read limit: nobody may be handed these any more, so they are dead, and need
+-- not wait for the next dequeue to be seen so. `held` is materialized, and knows neither queue nor time, to be found by the
+-- small index of what is leased: the planner would rather look through the whole backlog.
+WITH held AS MATERIALIZED (
+    SELECT m.id, m.queue_id, m.vt, m.read_ct FROM {schema}.pgqrs_messages m
+    WHERE m.consumer_worker_id IS NOT NULL AND m.archived_at IS NULL
+), due AS MATERIALIZED (
+    SELECT held.id FROM held JOIN {schema}.pgqrs_queues q ON q.id = held.queue_id
+    WHERE held.vt <= now() AND held.read_ct >= q.read_limit AND ($1::text IS NULL OR q.queue_name = $1)
+    ORDER BY held.id
+    LIMIT $2
+), target AS MATERIALIZED (
+    -- Locked, each is looked at again: it may be leased, or done, by now. `IS TRUE` keeps other indexes than the key out of it.
+    SELECT m.id FROM {schema}.pgqrs_messages m
+    WHERE m.id = ANY (ARRAY(SELECT due.id FROM due))
+      AND (m.consumer_worker_id IS NOT NULL AND m.archived_at IS NULL AND m.vt <= now()) IS TRUE
+    ORDER BY m.id
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE {schema}.pgqrs_messages m
+SET archived_at = now(), consumer_worker_id = NULL,
+    dead_reason = 'leased ' || m.read_ct || ' times, the limit is ' || (
+        SELECT q.read_limit FROM {schema}.pgqrs_queues q WHERE q.id = m.queue_id
+    )
+WHERE m.id = {chosen}
+RETURNING m.id

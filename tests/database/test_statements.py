@@ -1,0 +1,147 @@
+"""The plans of the hot statements: each goes by its index, however full the tables are and whatever is known of them.
+
+A plan that reads the messages from end to end is right for ten rows and an outage for ten million, and nobody sees the
+difference until then. Where a statement asks for a page, nothing may be sorted either: all of the backlog would be. A
+page here is a small part of 100,000 messages, as a page of the library's is of a backlog that hurts.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from pgqrs import statements
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    import pgqrs
+
+PRIMARY = "pgqrs_messages_pkey"
+HOT_PATH = "idx_pgqrs_messages_hot_path"
+HELD = "idx_pgqrs_messages_consumer_worker_id_active"
+ARCHIVED = "idx_pgqrs_messages_archived_at"
+DEAD = "pgqrs_messages_dead"
+DEAD_SINCE = "pgqrs_messages_dead_since"
+LIVE_KEY = "pgqrs_messages_live_key"
+
+IDS = [3, 1, 2]
+DAY = timedelta(days=1)
+#: No pattern of the reason, no times, from the first id on, a page of 100.
+ANY_LETTER = ("emails", None, None, None, 0, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Hot:
+    """A statement, what it is run with, and by which indexes it may find messages."""
+
+    name: str
+    arguments: tuple[object, ...]
+    indexes: set[str] = field(default_factory=set)
+    #: It stops after so many messages, so it must meet them in the order of the index. Where nothing is known of the
+    #: tables the planner takes them for small and sorts; the dequeue must not even then.
+    page: bool = False
+
+
+HOT = [
+    Hot("messages.enqueue", (1, ["1", "2"], 0.0, 1)),
+    Hot("messages.enqueue_keyed", (1, ["1", "2"], 0.0, 1, None, ["a", None]), {LIVE_KEY}),
+    Hot("messages.dequeue", (1, 100, None), {HOT_PATH, PRIMARY}, page=True),
+    Hot("messages.archive", (1, IDS), {PRIMARY, HELD}),
+    Hot("messages.delete", (1, IDS), {PRIMARY, HELD}),
+    Hot("messages.release", (1, IDS, 0.0), {PRIMARY, HELD}),
+    Hot("messages.dead_letter", (1, IDS, "x"), {PRIMARY, HELD}),
+    Hot("messages.extend", (1, IDS, 5.0), {PRIMARY, HELD}),
+    Hot("queues.counts", ("emails", 101), {HOT_PATH, DEAD, DEAD_SINCE, ARCHIVED}, page=True),
+    Hot("queues.live_messages", (1,), {HOT_PATH}),
+    Hot("queues.delete_history", (1, 100), {ARCHIVED, PRIMARY}),
+    Hot("queues.purge_live", (1, 10**9, 100), {HOT_PATH, PRIMARY}, page=True),
+    Hot("queues.purge_archive", (1, 10**9, 100), {ARCHIVED, PRIMARY}, page=True),
+    Hot("queues.last_message", (), {PRIMARY}),
+    Hot("fleet.message_counts", (["emails", "letters"], 101), {HOT_PATH, DEAD, DEAD_SINCE}, page=True),
+    Hot("dead_letters.list", ANY_LETTER, {DEAD}, page=True),
+    Hot("dead_letters.replay_matching", ANY_LETTER, {DEAD, PRIMARY}, page=True),
+    Hot("dead_letters.replay", (IDS,), {PRIMARY, DEAD}),
+    Hot("reaping.archived", (None, DAY, 100), {ARCHIVED, PRIMARY}, page=True),
+    Hot("reaping.dead", (None, DAY, 100), {DEAD_SINCE, PRIMARY}, page=True),
+    Hot("reaping.exhausted", (None, 100), {HELD, PRIMARY}),
+    Hot("workers.get", (1,), {HELD}),
+    Hot("workers.held", (1,), {HELD}),
+    Hot("workers.release_held", ([1, 2],), {HELD, PRIMARY}),
+    Hot("pods.beat", ("u-1", []), {HELD}),
+    Hot("fleet.suspend", ([1, 2],), {HELD}),
+]
+
+
+@pytest.fixture
+async def connection(dsn: str, admin: pgqrs.Admin) -> AsyncIterator[asyncpg.Connection]:
+    for name in ("emails", "letters"):
+        await admin.create_queue(name)
+    opened = await asyncpg.connect(dsn)
+    # What is measured here must not be vacuumed or analyzed at a moment of the server's choice.
+    for table in ("pgqrs_messages", "pgqrs_workers", "pgqrs_queues"):
+        await opened.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+    yield opened
+    await opened.close()
+
+
+async def _fill(connection: asyncpg.Connection) -> None:
+    """200 workers; and 100,000 messages: of ten four are ready, one each delayed, leased and dead, three archived."""
+    await connection.execute(
+        "INSERT INTO pgqrs_workers (name, queue_id, status, pod_uid) "
+        "SELECT 'host:' || n, 1 + n % 2, CASE WHEN n % 4 < 2 THEN 'ready' ELSE 'stopped' END::worker_status, 'u-' || n "
+        "FROM generate_series(1, 200) n"
+    )
+    await connection.execute(
+        "INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, consumer_worker_id, archived_at, "
+        "dead_reason, dedup_key) "
+        "SELECT 1 + (n / 10) % 2, '{}', now() + CASE WHEN kind IN (4, 5) THEN 1 ELSE -1 END * n * interval '1 second', "
+        "       now() - interval '3 days', n % 5, CASE WHEN kind = 5 THEN 1 + n % 200 END, "
+        "       CASE WHEN kind >= 6 THEN now() - n * interval '3 seconds' END, "
+        "       CASE WHEN kind = 6 THEN 'timeout' END, CASE WHEN n % 3 = 0 THEN 'key ' || n END "
+        "FROM (SELECT n, n % 10 AS kind FROM generate_series(1, 100000) n) numbered"
+    )
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+async def _faults(connection: asyncpg.Connection, hot: Hot, *, analyzed: bool) -> list[str]:
+    """Say what is wrong with the plan of a statement; nothing is run."""
+    text = "EXPLAIN (FORMAT JSON) " + statements.statement(hot.name, "public")
+    (explained,) = json.loads(await connection.fetchval(text, *hot.arguments))
+    nodes = list(_nodes(explained["Plan"]))
+    found = []
+    scans = [node["Node Type"] for node in nodes if node.get("Relation Name") == "pgqrs_messages"]
+    if "Seq Scan" in scans:
+        found.append("reads all messages")
+    used = {node["Index Name"] for node in nodes if "Index Name" in node and "pgqrs_messages" in node["Index Name"]}
+    if not used <= hot.indexes or (hot.indexes and not used):
+        found.append(f"goes by {sorted(used)} and not by {sorted(hot.indexes)}")
+    # The answer of a dequeue is put in order at the end, after it was cut.
+    below = [node for cut in nodes if cut["Node Type"] == "Limit" for node in _nodes(cut)]
+    paged = hot.page and (analyzed or hot.name == "messages.dequeue")
+    if paged and not below:
+        found.append("has no limit")
+    if paged and any(node["Node Type"] in {"Sort", "Incremental Sort", "Bitmap Heap Scan"} for node in below):
+        found.append("reads more than its page")
+    return [f"{hot.name} {fault}: {json.dumps(explained['Plan'])}" for fault in found]
+
+
+@pytest.mark.parametrize("state", ["just created", "filled and never analyzed", "filled and analyzed"])
+async def test_hot_statements_go_by_their_indexes(connection: asyncpg.Connection, state: str) -> None:
+    if state != "just created":
+        await _fill(connection)
+    if state == "filled and analyzed":
+        await connection.execute("ANALYZE")
+    analyzed = state == "filled and analyzed"
+    faults = [fault for hot in HOT for fault in await _faults(connection, hot, analyzed=analyzed)]
+    assert not faults, "\n\n".join(faults)
