@@ -4,7 +4,7 @@
 carries the label `pgqrs.io/queue`, `pgqrs.Consumer()` needs no arguments.
 """
 
-from pgqrs.admin import Admin, Messages, Queues, WorkerHandle, Workers
+from pgqrs.admin import Admin, Messages, Queues, WorkerHandle, WorkerHealth, Workers, WorkerStats
 from pgqrs.consumer import Consumer
 from pgqrs.errors import (
     ConfigurationError,
@@ -37,6 +37,7 @@ from pgqrs.models import (
 )
 from pgqrs.payloads import Codec
 from pgqrs.producer import Producer
+from pgqrs.reaping import Reaped
 
 __all__ = [
     "Admin",
@@ -60,16 +61,19 @@ __all__ = [
     "QueuePolicy",
     "QueueRetention",
     "Queues",
+    "Reaped",
     "SchemaError",
     "SessionError",
     "ValidationError",
     "WorkerAlreadyActiveError",
     "WorkerHandle",
     "WorkerHasPendingMessagesError",
+    "WorkerHealth",
     "WorkerInfo",
     "WorkerNotFoundError",
     "WorkerNotReadyError",
     "WorkerReplacedError",
+    "WorkerStats",
     "WorkerStatus",
     "Workers",
 ]

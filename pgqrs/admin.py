@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
-from pgqrs import errors, lifecycle, messages, names, queues, rows, schema
+from pgqrs import errors, lifecycle, messages, names, queues, reaping, rows, schema
 from pgqrs.database import Database
 from pgqrs.settings import Settings
 
@@ -18,17 +18,22 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
-    from pgqrs.models import DeadLetter, QueueCounts, QueueInfo, QueuePolicy, WorkerInfo, WorkerStatus
+    from pgqrs.models import DeadLetter, QueueCounts, QueueInfo, QueuePolicy, QueueRetention, WorkerInfo, WorkerStatus
 
-#: Workers that one statement purges.
-_PURGE_SLICE = 1000
 _DRAIN_POLL_SECONDS = 0.05
 DEFAULT_DRAIN = timedelta(seconds=25)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStats:
-    """How many workers of one queue are in which state."""
+    """How many workers of one queue are in which state.
+
+    Example:
+        ```python
+        for stats in await (await admin.get_workers()).stats():
+            print(stats.queue_name, stats.ready, stats.silent, stats.leased)
+        ```
+    """
 
     #: None for workers that serve no queue.
     queue_name: str | None
@@ -47,7 +52,14 @@ class WorkerStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerHealth:
-    """A worker that is not stopped, and whether it is heard of, by the server's clock."""
+    """A worker that is not stopped, and whether it is heard of, by the server's clock.
+
+    Example:
+        ```python
+        for health in await (await admin.get_workers()).health("emails"):
+            print(health.worker.name, health.healthy)
+        ```
+    """
 
     worker: WorkerInfo
     queue_name: str | None
@@ -115,6 +127,22 @@ class Admin:
     async def set_policy(self, name: str, policy: QueuePolicy) -> QueueInfo:
         """Change a queue's policy; see `queues.set_policy` for what it raises."""
         return await queues.set_policy(self.database, name, policy)
+
+    async def set_retention(self, name: str, retention: QueueRetention) -> QueueInfo:
+        """Change how long a queue keeps what is over; see `queues.set_retention` for what it raises."""
+        return await queues.set_retention(self.database, name, retention)
+
+    async def purge_queue(self, name: str, *, archive: bool = False) -> int:
+        """Remove a queue's live messages, and its archive if asked to; see `queues.purge` for more.
+
+        Returns:
+            How many messages were removed.
+        """
+        return await queues.purge(self.database, name, archive=archive)
+
+    async def reap(self, *, queue: str | None = None) -> reaping.Reaped:
+        """Stop silent workers, and remove what no queue keeps any longer; see `reaping.reap` for what it raises."""
+        return await reaping.reap(self.database, queue=queue)
 
     async def queue_counts(self, name: str) -> QueueCounts:
         """Count a queue's messages in five buckets."""
@@ -263,14 +291,7 @@ class Workers:
             QueueNotFoundError: there is no such queue.
             ValidationError: the duration is negative.
         """
-        if older_than < timedelta():
-            message = f"older_than is {older_than}, which is negative; it is zero or more."
-            raise errors.ValidationError(message)
-        await self._check_queue(queue)
-        removed = 0
-        while found := await self._db.fetch("fleet_reports.purge", older_than, queue, _PURGE_SLICE):
-            removed += len(found)
-        return removed
+        return await reaping.stopped_workers(self._db, queue=queue, older_than=older_than)
 
     async def _check_queue(self, queue: str | None) -> None:
         if queue is not None:

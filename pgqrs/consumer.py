@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
 
 class Consumer(Worker):
-    """A worker that receives the messages of its queue."""
+    """A worker that receives the messages of its queue.
+
+    Example:
+        ```python
+        async with pgqrs.Consumer("postgresql://localhost/mydb", "emails") as consumer:
+            async for message in consumer:
+                await send_email(message.payload)
+                await consumer.archive(message.id)
+        ```
+    """
 
     def __init__(
         self,

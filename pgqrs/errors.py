@@ -31,51 +31,146 @@ if TYPE_CHECKING:
 
 
 class PgqrsError(Exception):
-    """Something that pgqrs was asked for could not be done."""
+    """Something that pgqrs was asked for could not be done.
+
+    Example:
+        ```python
+        try:
+            await producer.enqueue({"to": "ada@example.com"})
+        except pgqrs.PgqrsError as error:
+            print(error)  # says what happened and what to do next
+        ```
+    """
 
     def __init__(self, message: str | None = None) -> None:
         """Take the class docstring as the message where none is given."""
-        super().__init__(message or (self.__doc__ or "").strip())
+        super().__init__(message or (self.__doc__ or "").partition("\n\n")[0].strip())
 
 
 class ValidationError(PgqrsError, ValueError):
-    """An argument is not allowed; the message names it, its value and what is allowed."""
+    """An argument is not allowed; the message names it, its value and what is allowed.
+
+    Example:
+        ```python
+        try:
+            await producer.enqueue(float("nan"))
+        except pgqrs.ValidationError as error:
+            print(error)
+        ```
+    """
 
 
 class ConfigurationError(PgqrsError, ValueError):
-    """A setting is missing or wrong; the message names it and where it can be set."""
+    """A setting is missing or wrong; the message names it and where it can be set.
+
+    Example:
+        ```python
+        try:
+            admin = pgqrs.Admin("localhost/mydb")
+        except pgqrs.ConfigurationError:
+            admin = pgqrs.Admin("postgresql://localhost/mydb")
+        ```
+    """
 
 
 class DatabaseError(PgqrsError):
-    """PostgreSQL refused a statement; the original error is the cause."""
+    """PostgreSQL refused a statement; the original error is the cause.
+
+    Example:
+        ```python
+        try:
+            await admin.install()
+        except pgqrs.DatabaseError as error:
+            print(error, error.__cause__)  # the cause is asyncpg's error
+        ```
+    """
 
 
 class DatabaseUnavailableError(DatabaseError):
-    """PostgreSQL cannot be reached at the moment; try again later."""
+    """PostgreSQL cannot be reached at the moment; try again later.
+
+    Example:
+        ```python
+        try:
+            await producer.enqueue(payload)
+        except pgqrs.DatabaseUnavailableError:
+            await keep_for_later(payload)
+        ```
+    """
 
 
 class SchemaError(DatabaseError):
-    """The database does not hold the tables that this version needs."""
+    """The database does not hold the tables that this version needs.
+
+    Example:
+        ```python
+        try:
+            await admin.verify()
+        except pgqrs.SchemaError:
+            await admin.install()
+        ```
+    """
 
 
 class QueueNotFoundError(PgqrsError):
-    """There is no queue of this name; create it first with `Admin.create_queue`."""
+    """There is no queue of this name; create it first with `Admin.create_queue`.
+
+    Example:
+        ```python
+        try:
+            await admin.get_queue("emails")
+        except pgqrs.QueueNotFoundError:
+            await admin.create_queue("emails")
+        ```
+    """
 
 
 class QueueAlreadyExistsError(PgqrsError):
-    """There is a queue of this name already."""
+    """There is a queue of this name already.
+
+    Example:
+        ```python
+        with contextlib.suppress(pgqrs.QueueAlreadyExistsError):
+            await admin.create_queue("emails")
+        ```
+    """
 
 
 class QueueNotEmptyError(PgqrsError):
-    """The queue still has live messages; wait until they are handled, or purge it first."""
+    """The queue still has live messages; wait until they are handled, or purge it first.
+
+    Example:
+        ```python
+        try:
+            await admin.delete_queue("emails")
+        except pgqrs.QueueNotEmptyError:
+            await admin.purge_queue("emails")
+        ```
+    """
 
 
 class WorkerNotFoundError(PgqrsError):
-    """There is no worker of this id; it was never registered, or was purged."""
+    """There is no worker of this id; it was never registered, or was purged.
+
+    Example:
+        ```python
+        with contextlib.suppress(pgqrs.WorkerNotFoundError):
+            await pgqrs.WorkerHandle(admin, 42).suspend()
+        ```
+    """
 
 
 class WorkerAlreadyActiveError(PgqrsError):
-    """A worker that is alive holds this identity; stop it, wait, or register with `replace=True`."""
+    """A worker that is alive holds this identity; stop it, wait, or register with `replace=True`.
+
+    Example:
+        ```python
+        try:
+            await consumer.start()
+        except pgqrs.WorkerAlreadyActiveError as error:
+            print(f"{error.name} is taken until {error.free_at}")
+        ```
+    """
 
     def __init__(self, name: str, *, active_since: datetime, free_at: datetime) -> None:
         """Say who holds the identity since when, and when it would be free if nobody were there."""
@@ -90,15 +185,42 @@ class WorkerAlreadyActiveError(PgqrsError):
 
 
 class WorkerNotReadyError(PgqrsError):
-    """The worker is not ready, so it gets no messages and holds none."""
+    """The worker is not ready, so it gets no messages and holds none.
+
+    Example:
+        ```python
+        try:
+            await consumer.dequeue()
+        except pgqrs.WorkerNotReadyError:
+            return  # the pod ends, or the worker was closed
+        ```
+    """
 
 
 class WorkerReplacedError(WorkerNotReadyError):
-    """This worker was stopped or replaced by another process; register anew to go on working."""
+    """This worker was stopped or replaced by another process; register anew to go on working.
+
+    Example:
+        ```python
+        try:
+            await consumer.archive(message.id)
+        except pgqrs.WorkerReplacedError:
+            raise SystemExit(1)  # somebody else has the message; start anew
+        ```
+    """
 
 
 class InvalidStateTransitionError(PgqrsError):
-    """The worker's state does not allow this."""
+    """The worker's state does not allow this.
+
+    Example:
+        ```python
+        try:
+            await consumer.resume()
+        except pgqrs.InvalidStateTransitionError as error:
+            print(error.source, error.target, error.reason)
+        ```
+    """
 
     def __init__(self, source: WorkerStatus, target: WorkerStatus, reason: str) -> None:
         """Name both states and what would be allowed."""
@@ -109,7 +231,17 @@ class InvalidStateTransitionError(PgqrsError):
 
 
 class WorkerHasPendingMessagesError(InvalidStateTransitionError):
-    """A worker with leased messages cannot be suspended; finish or release them first, or drain."""
+    """A worker with leased messages cannot be suspended; finish or release them first, or drain.
+
+    Example:
+        ```python
+        try:
+            await consumer.suspend()
+        except pgqrs.WorkerHasPendingMessagesError as error:
+            print(f"{error.count} messages are still being handled")
+            await consumer.drain()
+        ```
+    """
 
     def __init__(self, source: WorkerStatus, target: WorkerStatus, count: int) -> None:
         """Say how many messages are leased."""
@@ -120,4 +252,13 @@ class WorkerHasPendingMessagesError(InvalidStateTransitionError):
 
 
 class SessionError(PgqrsError):
-    """The sidecar refused the session or broke the protocol."""
+    """The sidecar refused the session or broke the protocol.
+
+    Example:
+        ```python
+        try:
+            await consumer.start()
+        except pgqrs.SessionError as error:
+            print(error)  # such as a token that is not this pod's
+        ```
+    """

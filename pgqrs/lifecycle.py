@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from pgqrs import errors, names, rows
+from pgqrs import errors, names, queues, rows
 from pgqrs.models import Timestamp, WorkerId, WorkerStatus
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ async def register(
                 )
                 assert row is not None  # noqa: S101 - INSERT ... RETURNING gives a row or raises
                 return rows.worker(row)
+        except errors.QueueNotFoundError:
+            raise await queues.not_found(db, queue or "") from None
         except errors.WorkerAlreadyActiveError:
             # With a number of our own choice this is only a lost race for it.
             if port is not None:
@@ -93,8 +95,7 @@ async def _queue(transaction: Transaction, name: str | None) -> QueueInfo | None
         return None
     row = await transaction.fetch_row("queues.get", name)
     if row is None:
-        message = f"There is no queue {name!r}; create it with Admin.create_queue, or apply a PgqrsQueue."
-        raise errors.QueueNotFoundError(message)
+        raise errors.QueueNotFoundError
     return rows.queue(row)
 
 

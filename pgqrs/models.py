@@ -50,7 +50,14 @@ class Timestamp(datetime):
 
 
 class WorkerStatus(StrEnum):
-    """The states of a worker; equal to their names as text, so `status == "stopped"` works."""
+    """The states of a worker; equal to their names as text, so `status == "stopped"` works.
+
+    Example:
+        ```python
+        if await consumer.status() == "suspended":  # WorkerStatus.SUSPENDED is equal to it
+            await consumer.resume()
+        ```
+    """
 
     READY = "ready"
     POLLING = "polling"
@@ -65,7 +72,13 @@ WORKING = (WorkerStatus.READY, WorkerStatus.POLLING)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodIdentity:
-    """The pod behind a worker. The uid identifies it; a name can come back, a uid never does."""
+    """The pod behind a worker. The uid identifies it; a name can come back, a uid never does.
+
+    Example:
+        ```python
+        pod = pgqrs.PodIdentity(uid="6f1c", name="web-7d9", namespace="shop", container="app")
+        ```
+    """
 
     uid: str
     name: str
@@ -76,7 +89,14 @@ class PodIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
-    """One row of `pgqrs_workers`."""
+    """One row of `pgqrs_workers`.
+
+    Example:
+        ```python
+        for worker in await (await admin.get_workers()).filter_by_queue("emails"):
+            print(worker.name, worker.status, worker.heartbeat_at, worker.leased)
+        ```
+    """
 
     id: WorkerId
     name: str
@@ -105,7 +125,14 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuePolicy:
-    """What a queue's row tells every client and the reaper."""
+    """What a queue's row tells every client and the reaper.
+
+    Example:
+        ```python
+        policy = pgqrs.QueuePolicy(lease_duration=timedelta(minutes=5), read_limit=3)
+        await admin.set_policy("emails", policy)
+        ```
+    """
 
     paused: bool = False
     lease_duration: timedelta = timedelta(seconds=30)
@@ -119,6 +146,11 @@ class QueueRetention:
     """How long a queue keeps what is over; None keeps it for ever. Removed by whoever runs the reaping.
 
     Apart from the policy, because a resource that declares the policy says nothing of it.
+
+    Example:
+        ```python
+        await admin.set_retention("emails", pgqrs.QueueRetention(archived=timedelta(days=7)))
+        ```
     """
 
     #: Archived messages that are no dead letters, from the time they were archived.
@@ -131,7 +163,14 @@ class QueueRetention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueInfo:
-    """One row of `pgqrs_queues`."""
+    """One row of `pgqrs_queues`.
+
+    Example:
+        ```python
+        queue = await admin.get_queue("emails")
+        print(queue.queue_name, queue.policy.paused, queue.owner)
+        ```
+    """
 
     id: QueueId
     queue_name: str
@@ -151,6 +190,12 @@ class QueueCounts:
     """How many messages a queue has in each of five buckets; a message is in exactly one.
 
     Nothing is counted beyond `MAX_COUNT` (10,000), so that counting costs the same however large the backlog is.
+
+    Example:
+        ```python
+        counts = await admin.queue_counts("emails")
+        print(f"{counts.ready} waiting, {counts.leased} being handled, {counts.dead} dead")
+        ```
     """
 
     #: May be leased now, those whose lease ran out included.
@@ -167,7 +212,15 @@ class QueueCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One message as its consumer sees it."""
+    """One message as its consumer sees it.
+
+    Example:
+        ```python
+        for message in await consumer.dequeue(10):
+            print(message.id, message.payload, message.read_ct)
+            await consumer.archive(message.id)
+        ```
+    """
 
     id: MessageId
     queue_id: QueueId
@@ -186,7 +239,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A message that was given up, with the reason; nobody is handed it until it is replayed."""
+    """A message that was given up, with the reason; nobody is handed it until it is replayed.
+
+    Example:
+        ```python
+        for letter in await (await admin.get_messages()).dead_letters("emails"):
+            print(letter.id, letter.reason)
+        ```
+    """
 
     id: MessageId
     queue_id: QueueId

@@ -31,7 +31,14 @@ _KEY_ATTEMPTS = 50
 
 
 class Producer(Worker):
-    """A worker that sends messages to its queue."""
+    """A worker that sends messages to its queue.
+
+    Example:
+        ```python
+        async with pgqrs.Producer("postgresql://localhost/mydb", "emails") as producer:
+            await producer.enqueue({"to": "ada@example.com"}, delay=timedelta(minutes=5))
+        ```
+    """
 
     def __init__(
         self,

@@ -167,4 +167,6 @@ async def not_found(db: Database, name: str) -> errors.QueueNotFoundError:
     known = {row["queue_name"].casefold(): row["queue_name"] for row in await db.fetch("queues.names")}
     near = [known[match] for match in difflib.get_close_matches(name.casefold(), known, n=_NEAR_NAMES)]
     meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return errors.QueueNotFoundError(f"There is no queue {name!r}; create it with Admin.create_queue.{meant}")
+    return errors.QueueNotFoundError(
+        f"There is no queue {name!r}; create it with Admin.create_queue, or apply a PgqrsQueue.{meant}"
+    )

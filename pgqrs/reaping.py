@@ -28,7 +28,14 @@ _SILENT = "silent for longer than the heartbeat timeout"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reaped:
-    """What one reaping did."""
+    """What one reaping did.
+
+    Example:
+        ```python
+        reaped = await admin.reap()
+        print(f"{len(reaped.silent_workers)} silent workers were stopped")
+        ```
+    """
 
     #: By the id of each worker that was stopped how many messages it held.
     silent_workers: Mapping[WorkerId, int] = field(default_factory=dict)

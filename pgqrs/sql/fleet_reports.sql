@@ -33,18 +33,9 @@ WHERE w.status <> 'stopped' AND ($1::text IS NULL OR q.queue_name = $1)
 ORDER BY w.heartbeat_at NULLS FIRST, w.id
 
 -- name: purgeable
--- $1: how long ago they stopped at least; $2: one queue only.
+-- What `reaping.workers` would remove. $1: how long ago they stopped at least; $2: one queue only.
 SELECT {worker_columns} FROM {schema}.pgqrs_workers w
 WHERE w.status = 'stopped' AND coalesce(w.shutdown_at, w.heartbeat_at, w.started_at) < now() - $1::interval
   AND ($2::text IS NULL OR w.queue_id = (SELECT q.id FROM {schema}.pgqrs_queues q WHERE q.queue_name = $2))
+  AND NOT EXISTS (SELECT FROM {schema}.pgqrs_workflow_runs r WHERE r.worker_id = w.id)
 ORDER BY w.id
-
--- name: purge
--- A slice of them, so that many are removed in many short statements; two that purge at once don't wait for each other.
-WITH target AS MATERIALIZED (
-    SELECT w.id FROM {schema}.pgqrs_workers w
-    WHERE w.status = 'stopped' AND coalesce(w.shutdown_at, w.heartbeat_at, w.started_at) < now() - $1::interval
-      AND ($2::text IS NULL OR w.queue_id = (SELECT q.id FROM {schema}.pgqrs_queues q WHERE q.queue_name = $2))
-    ORDER BY w.id LIMIT $3 FOR UPDATE SKIP LOCKED
-)
-DELETE FROM {schema}.pgqrs_workers w USING target WHERE w.id = target.id RETURNING w.id

@@ -199,7 +199,7 @@ async def test_the_page_purges_workers(dsn: str, admin: pgqrs.Admin) -> None:
 
 
 async def test_many_workers_are_purged_in_slices(admin: pgqrs.Admin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgqrs.admin._PURGE_SLICE", 2)
+    monkeypatch.setattr("pgqrs.reaping._BATCH", 2)
     await admin.create_queue("tasks")
     await admin.create_queue("other")
     for _ in range(5):

@@ -257,3 +257,21 @@ async def test_a_lease_that_ran_out_at_the_read_limit_is_a_dead_letter_without_a
     assert (letter.id, letter.reason) == (out, "leased 2 times, the limit is 2")
     assert await consumer.archive(out) is False
     assert await consumer.archive_many([running, early]) == [True, True]
+
+
+async def test_an_admin_reaps_purges_and_sets_retention(admin: pgqrs.Admin) -> None:
+    await admin.create_queue("emails")
+    await admin.set_retention("emails", pgqrs.QueueRetention(archived=timedelta(0)))
+    async with pgqrs.Producer(admin, "emails") as producer, pgqrs.Consumer(admin, "emails") as consumer:
+        await producer.enqueue_batch([1, 2, 3])
+        (message,) = await consumer.dequeue()
+        await consumer.archive(message.id)
+    assert (await admin.reap()).archived_messages == 1
+    assert await admin.purge_queue("emails") == 2
+    assert await (await admin.get_messages()).count() == 0
+
+
+async def test_who_names_a_queue_almost_right_is_told_the_right_one(admin: pgqrs.Admin) -> None:
+    await admin.create_queue("emails")
+    with pytest.raises(pgqrs.QueueNotFoundError, match="Did you mean 'emails'"):
+        await pgqrs.Consumer(admin, "email").start()

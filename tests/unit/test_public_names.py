@@ -49,16 +49,10 @@ def test_every_public_method_is_documented_and_typed(module: ModuleType) -> None
 
 @pytest.mark.parametrize(
     "value",
-    [
-        pgqrs.Admin,
-        pgqrs.Queues,
-        pgqrs.Workers,
-        pgqrs.WorkerHandle,
-        *(getattr(testing, name) for name in testing.__all__),
-    ],
+    [getattr(module, name) for module in (pgqrs, testing) for name in module.__all__],
     ids=lambda value: value.__name__,
 )
-def test_what_people_start_with_has_an_example_that_compiles(value: object) -> None:
+def test_every_public_name_has_an_example_that_compiles(value: object) -> None:
     text = inspect.getdoc(value) or ""
     _, _, example = text.partition("Example:\n")
     code = dedent(example.partition("```python\n")[2].partition("```")[0].rstrip(" "))
