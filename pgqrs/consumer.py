@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from pgqrs import errors, payloads, rows
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pgqrs.admin import Admin
     from pgqrs.models import Message
     from pgqrs.payloads import Codec
+
+logger = logging.getLogger(__name__)
 
 
 class Consumer(Worker):
@@ -80,14 +83,20 @@ class Consumer(Worker):
             if row["id"] is None:
                 continue
             try:
-                message = rows.message(row, self._codec.loads)
-            except (TypeError, ValueError) as error:
-                # It would fail every time, and take the rest of its batch with it.
-                await self.dead_letter(row["id"], f"the codec cannot read the payload: {error!r}")
-            else:
-                messages.append(message)
-                self._held.add(message.id)
+                messages.append(rows.message(row, self._codec.loads))
+            except Exception as error:  # noqa: BLE001 - a codec of the app's own may raise anything
+                await self._give_up(MessageId(row["id"]), error)
+        self._held.update(message.id for message in messages)
         return messages
+
+    async def _give_up(self, message_id: MessageId, error: Exception) -> None:
+        """Dead-letter a message that cannot be read: it would fail every time, and take its batch with it."""
+        try:
+            # The kind alone: the text of such errors quotes what was to be read.
+            await self.dead_letter(message_id, f"the codec cannot read the payload ({type(error).__name__})")
+        except errors.DatabaseError as trouble:
+            # Its lease runs out, and it comes here again.
+            logger.warning("unreadable message not given up", extra={"message_id": message_id, "error": str(trouble)})
 
     async def __aiter__(self) -> AsyncIterator[Message]:
         """Give messages one by one until the worker is told to drain; while it is suspended, wait."""

@@ -58,7 +58,7 @@ async def dead_letters(
     def loads(text: str) -> Any:
         try:
             return codec.loads(text)
-        except (TypeError, ValueError):
+        except Exception:  # noqa: BLE001 - a codec of the app's own may raise anything
             return payloads.DEFAULT_CODEC.loads(text)
 
     return [rows.dead_letter(row, loads) for row in found]

@@ -6,14 +6,13 @@ A queue's policy stands in its row and is the same for everybody.
 from __future__ import annotations
 
 import difflib
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pgqrs import errors, names, payloads, rows
 from pgqrs.models import MAX_COUNT, QueueCounts, QueuePolicy, QueueRetention
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from pgqrs.database import Database
     from pgqrs.models import QueueInfo
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 _HISTORY_SLICE = 20_000
 _PURGE_SLICE = 5000
 _NEAR_NAMES = 3
+_LEAST_HEARTBEAT_TIMEOUT = timedelta(seconds=15)
 
 
 async def create(
@@ -147,6 +147,16 @@ async def delete(db: Database, name: str) -> None:
 
 
 def _policy_arguments(policy: QueuePolicy) -> tuple[object, ...]:
+    payloads.seconds("lease_duration", policy.lease_duration, positive=True)
+    if policy.heartbeat_timeout < _LEAST_HEARTBEAT_TIMEOUT:
+        message = (
+            f"The heartbeat_timeout {policy.heartbeat_timeout} is too short; it is {_LEAST_HEARTBEAT_TIMEOUT} or more, "
+            "because heartbeats come every 5 seconds and one that is late says nothing."
+        )
+        raise errors.ValidationError(message)
+    if policy.read_limit < 1:
+        message = f"The read_limit {policy.read_limit} is too low; it is 1 or more."
+        raise errors.ValidationError(message)
     return policy.paused, policy.lease_duration, policy.read_limit, policy.heartbeat_timeout
 
 

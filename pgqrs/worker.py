@@ -193,7 +193,10 @@ class Worker:
             except errors.WorkerReplacedError:
                 logger.warning("worker was stopped from outside", extra={"worker_id": self._worker_id})
                 return
-            except errors.DatabaseError as error:
+            except errors.WorkerNotReadyError:
+                # It was closed.
+                return
+            except errors.PgqrsError as error:
                 logger.warning("heartbeat failed", extra={"worker_id": self._worker_id, "error": str(error)})
 
     def drain_requested(self, seconds: float) -> None:

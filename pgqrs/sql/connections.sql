@@ -4,5 +4,7 @@
 -- for it (`ClientRead`, between the parts of the extended protocol) is as little at work as an idle one.
 SELECT pg_backend_pid() <> $2::integer OR EXISTS (
     SELECT FROM pg_stat_activity
-    WHERE pid = $1::integer AND state = 'active' AND wait_event IS DISTINCT FROM 'ClientRead'
+    WHERE pid = $1::integer
+      -- Where the server does not track activities, being there is all that can be seen.
+      AND (state = 'disabled' OR state = 'active' AND wait_event IS DISTINCT FROM 'ClientRead')
 )

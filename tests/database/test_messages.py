@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -444,3 +445,38 @@ async def test_a_stopped_worker_learns_it_from_every_verb(
         with pytest.raises(pgqrs.WorkerReplacedError):
             await call
     assert (await admin.queue_counts(producer.queue)).ready == 1
+
+
+async def test_a_codec_that_fails_in_whatever_way_costs_one_message_only(admin: pgqrs.Admin) -> None:
+    class Picky:
+        def dumps(self, value: object) -> str:
+            return json.dumps(value)
+
+        def loads(self, text: str) -> dict[str, int]:
+            return {"n": json.loads(text)["n"]}
+
+    await admin.create_queue("emails")
+    async with pgqrs.Producer(admin, "emails") as producer:
+        await producer.enqueue_batch([{"n": 1}, {"m": 2}, {"n": 3}])
+    async with pgqrs.Consumer(admin, "emails", codec=Picky()) as consumer:
+        found = await consumer.dequeue(9)
+        assert [message.payload for message in found] == [{"n": 1}, {"n": 3}]
+        await consumer.archive_many([message.id for message in found])
+    (letter,) = await (await admin.get_messages()).dead_letters("emails")
+    assert letter.reason == "the codec cannot read the payload (KeyError)"
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        pgqrs.QueuePolicy(lease_duration=timedelta(0)),
+        pgqrs.QueuePolicy(read_limit=0),
+        pgqrs.QueuePolicy(heartbeat_timeout=timedelta(seconds=1)),
+    ],
+)
+async def test_a_policy_that_would_break_a_promise_is_refused(admin: pgqrs.Admin, policy: pgqrs.QueuePolicy) -> None:
+    with pytest.raises(pgqrs.ValidationError):
+        await admin.create_queue("emails", policy)
+    await admin.create_queue("emails")
+    with pytest.raises(pgqrs.ValidationError):
+        await admin.set_policy("emails", policy)

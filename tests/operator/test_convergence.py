@@ -300,7 +300,7 @@ _policies = st.builds(
     paused=st.booleans(),
     lease_duration=st.integers(1, 43200).map(lambda seconds: timedelta(seconds=seconds)),
     read_limit=st.integers(1, 1000),
-    heartbeat_timeout=st.integers(5, 86400).map(lambda seconds: timedelta(seconds=seconds)),
+    heartbeat_timeout=st.integers(15, 86400).map(lambda seconds: timedelta(seconds=seconds)),
 )
 _steps = st.lists(
     st.dictionaries(st.sampled_from(["a", "b", "c"]), _policies, max_size=3).flatmap(
