@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pgqrs import lifecycle, rows
+from pgqrs import rows
 from pgqrs.models import MAX_COUNT, QueueCounts
 
 if TYPE_CHECKING:
@@ -177,15 +177,6 @@ async def resume(db: Database, worker_ids: Collection[WorkerId]) -> None:
     """Let workers work again, and let go of them; those of a pod that ends are left alone."""
     if worker_ids:
         await db.fetch("fleet.resume", list(worker_ids))
-
-
-async def stop(db: Database, worker_ids: Collection[WorkerId], *, reason: str) -> dict[WorkerId, int]:
-    """Stop workers whose processes are known to be dead, or whose time is up; what they hold is free at once.
-
-    Returns:
-        How many messages each of them held.
-    """
-    return await lifecycle.stop(db, worker_ids, reason=reason)
 
 
 async def stop_silent(db: Database, worker_ids: Collection[WorkerId], *, reason: str) -> dict[WorkerId, int]:

@@ -6,7 +6,7 @@ import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from pgqrs import errors, fleet, queues
+from pgqrs import errors, fleet, lifecycle, queues
 from pgqrs_operator.facts import (
     DeclareQueue,
     DeleteQueue,
@@ -58,7 +58,7 @@ async def carry_out(db: Database, actions: Iterable[Action], metrics: Metrics) -
 
 
 async def _stop(db: Database, actions: Iterable[StopWorker], metrics: Metrics) -> None:
-    stop = {"": fleet.stop, "silent": fleet.stop_silent, "idle": fleet.stop_idle}
+    stop = {"": lifecycle.stop, "silent": fleet.stop_silent, "idle": fleet.stop_idle}
     groups: dict[tuple[str, str], list[StopWorker]] = defaultdict(list)
     for action in actions:
         groups[action.reason, action.only_if].append(action)
