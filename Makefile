@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help install prepare prepare-database check format test test-unit test-database test-cluster demo demo-down clean
+.PHONY: help install prepare prepare-database check format test test-unit test-database test-cluster demo demo-down bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ demo: prepare ## The main job on a real cluster, with a report at the end
 
 demo-down: install ## Remove everything that the demo made
 	$(BIN)/python -m tests.demo down
+
+bench: prepare-database ## Measure against the peers, write docs/performance.md (25 minutes; QUICK=1: 3, to build/bench)
+	$(BIN)/python -m tests.bench $(if $(QUICK),--scale quick)
 
 clean: ## Remove what was made in the checkout
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

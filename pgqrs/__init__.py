@@ -4,28 +4,34 @@
 carries the label `pgqrs.io/queue`, `pgqrs.Consumer()` needs no arguments.
 """
 
-from pgqrs.admin import Admin, Messages, Queues, WorkerHandle, WorkerHealth, Workers, WorkerStats
+from pgqrs.admin import Admin
+from pgqrs.backoff import Backoff
 from pgqrs.consumer import Consumer
 from pgqrs.errors import (
     ConfigurationError,
     DatabaseError,
     DatabaseUnavailableError,
+    DeadLetter,
     InvalidStateTransitionError,
     PgqrsError,
     QueueAlreadyExistsError,
     QueueNotEmptyError,
     QueueNotFoundError,
+    Retry,
     SchemaError,
     SessionError,
     ValidationError,
+    Verdict,
     WorkerAlreadyActiveError,
     WorkerHasPendingMessagesError,
     WorkerNotFoundError,
     WorkerNotReadyError,
     WorkerReplacedError,
 )
+from pgqrs.handle import WorkerHandle
+from pgqrs.handlers import Middleware
 from pgqrs.models import (
-    DeadLetter,
+    DeadLetterInfo,
     Message,
     PodIdentity,
     QueueCounts,
@@ -38,18 +44,22 @@ from pgqrs.models import (
 from pgqrs.payloads import Codec
 from pgqrs.producer import Producer
 from pgqrs.reaping import Reaped
+from pgqrs.tables import Messages, Queues, WorkerHealth, Workers, WorkerStats
 
 __all__ = [
     "Admin",
+    "Backoff",
     "Codec",
     "ConfigurationError",
     "Consumer",
     "DatabaseError",
     "DatabaseUnavailableError",
     "DeadLetter",
+    "DeadLetterInfo",
     "InvalidStateTransitionError",
     "Message",
     "Messages",
+    "Middleware",
     "PgqrsError",
     "PodIdentity",
     "Producer",
@@ -62,9 +72,11 @@ __all__ = [
     "QueueRetention",
     "Queues",
     "Reaped",
+    "Retry",
     "SchemaError",
     "SessionError",
     "ValidationError",
+    "Verdict",
     "WorkerAlreadyActiveError",
     "WorkerHandle",
     "WorkerHasPendingMessagesError",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 5.0
 #: How long a goodbye may take, in seconds: the server is told to cancel what runs, then the line is cut.
 CLOSE_SECONDS = 2.0
+#: More than there are statements of ours that run often.
+_KEPT_STATEMENTS = 100
 #: After this silence of a statement somebody looks after it; together with a vain connection it stays below 10 seconds.
 SILENCE_SECONDS = 3.0
 #: An answer that was on its way when somebody looked has this long to arrive, in seconds.
@@ -49,6 +52,10 @@ _UNKNOWN_SETTING = ("08P01", "0A000", "22023", "42704")
 #: deadlock, serialization, a statement that was cancelled, a lock that was not free, an input/output error.
 _TRANSIENT = ("08", "53", "57P01", "57P02", "57P03", "57P05", "57014", "40", "55P03", "58")
 READ_ONLY = "25006"
+#: What this process or its machine lacks for a new connection; it says nothing about the server.
+_OWN_SHORTAGE = (
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT,
+)  # fmt: skip
 
 
 def is_transient(error: asyncpg.PostgresError) -> bool:
@@ -69,6 +76,18 @@ def hosts(dsn: str) -> list[tuple[str, int | None]]:
 
 class Connection(asyncpg.Connection):
     """A connection whose end takes a bounded time and raises nothing."""
+
+    async def keep_statements(self) -> None:
+        """Let the server keep our statements prepared, unless a pooler stands between.
+
+        PgBouncer before 1.21 hands one client's prepared statements to another, so a connection opens without. Whoever
+        gives us another number than that of the backend that answers is a pooler.
+        """
+        answers = await self.fetchval(statements.statement("notify.backend", "public"))
+        if answers == self.get_server_pid():
+            # There is no public way to it once the connection stands.
+            self._stmt_cache.set_max_size(_KEPT_STATEMENTS)  # type: ignore[attr-defined]
+            self._stmt_cache_enabled = True
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Cancel what runs and say goodbye, or cut the line where that takes too long (seconds)."""
@@ -127,6 +146,7 @@ class Connector:
         raise failure
 
     async def _connect(self, seconds: float, **where: Any) -> Connection:
+        ends_at = asyncio.get_running_loop().time() + seconds
         if where and "target_session_attrs" not in self._dsn:
             # All that we do ends in writing, so of several hosts only the one that takes writes is meant.
             where["target_session_attrs"] = "read-write"
@@ -147,6 +167,12 @@ class Connector:
             message = "The DSN is malformed; the form is postgresql://USER:PASSWORD@HOST:PORT/DATABASE?NAME=VALUE."
             raise errors.ConfigurationError(message) from error
         _watch_line(connection)
+        try:
+            async with asyncio.timeout_at(ends_at):
+                await connection.keep_statements()
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
     async def _ask(self, seconds: float, where: dict[str, Any]) -> Connection:
@@ -156,7 +182,7 @@ class Connector:
             timeout=seconds,
             command_timeout=self._timeout,
             connection_class=Connection,
-            # PgBouncer before 1.21 hands one client's prepared statements to another.
+            # Until it is known what stands between (`Connection.keep_statements`).
             statement_cache_size=0,
             server_settings={"application_name": self._application_name, **self._settings},
         )
@@ -226,8 +252,9 @@ class Watch:
         """Whether the server is at work for this backend, as far as anyone can tell."""
         try:
             probe = await self._connector.open()
-        except OSError:
-            return False
+        except OSError as error:
+            # Where we lack something ourselves nobody can tell, and the statement keeps its whole deadline.
+            return error.errno in _OWN_SHORTAGE
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             # Somebody is there and refuses; overload, for example, is no reason to give up what runs.
             return True

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pgqrs import errors, payloads, rows
+from pgqrs import arguments, errors, metrics, payloads, rows, tracing
+from pgqrs.backoff import Backoff
+from pgqrs.draining import DEFAULT_DRAIN, drain
+from pgqrs.handlers import Calls, check_callables
+from pgqrs.interruption import Interruption
+from pgqrs.leases import Share
 from pgqrs.listener import Waiter
 from pgqrs.models import MessageId, WorkerStatus
+from pgqrs.runner import Options, Runner
+from pgqrs.signals import taken
 from pgqrs.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from datetime import timedelta
 
     from pgqrs.admin import Admin
-    from pgqrs.models import Message
+    from pgqrs.handlers import Handler, Middleware
+    from pgqrs.models import Message, WorkerId
     from pgqrs.payloads import Codec
 
 logger = logging.getLogger(__name__)
+
+_DEFAULT_BACKOFF = Backoff()
 
 
 class Consumer(Worker):
@@ -58,7 +69,8 @@ class Consumer(Worker):
             ValidationError: an argument is not allowed.
         """
         super().__init__(database, queue, host, port, replace=replace)
-        self._codec = codec
+        self._runner: Runner | None = None
+        self._codec = payloads.check_codec(codec)
 
     async def dequeue(self, limit: int = 1, *, lease: timedelta | None = None) -> list[Message]:
         """Lease up to `limit` messages, oldest first; none while the worker or the queue is paused.
@@ -73,27 +85,25 @@ class Consumer(Worker):
         """
         payloads.batch_size(limit)
         seconds = None if lease is None else payloads.seconds("lease", lease, positive=True)
+        return (await self._dequeue(limit, seconds))[0]
+
+    async def _dequeue(self, limit: int, seconds: float | None) -> tuple[list[Message], bool]:
+        """Lease messages, and tell whether there may be more; dead letters that were met are none, but a sign of it."""
         worker_id = await self.start()
         if self.draining:
-            return []
-        found = await self._db.fetch("messages.dequeue", worker_id, limit, seconds)
+            return [], False
+        found = await self._db.fetch("messages.dequeue", worker_id, limit, seconds, None)
         self._check_alive(found[0]["worker_status"] if found else None)
-        messages = []
-        for row in found:
-            if row["id"] is None:
-                continue
-            try:
-                messages.append(rows.message(row, self._codec.loads))
-            except Exception as error:  # noqa: BLE001 - a codec of the app's own may raise anything
-                await self._give_up(MessageId(row["id"]), error)
+        messages, unreadable = rows.messages(found, worker_id, self._codec.loads)
         self._held.update(message.id for message in messages)
-        return messages
+        for message_id, reason in unreadable.items():
+            await self._give_up(message_id, reason)
+        return messages, len(found) - 1 + found[0]["dead"] == limit
 
-    async def _give_up(self, message_id: MessageId, error: Exception) -> None:
+    async def _give_up(self, message_id: MessageId, reason: str) -> None:
         """Dead-letter a message that cannot be read: it would fail every time, and take its batch with it."""
         try:
-            # The kind alone: the text of such errors quotes what was to be read.
-            await self.dead_letter(message_id, f"the codec cannot read the payload ({type(error).__name__})")
+            await self.dead_letter(message_id, reason)
         except errors.DatabaseError as trouble:
             # Its lease runs out, and it comes here again.
             logger.warning("unreadable message not given up", extra={"message_id": message_id, "error": str(trouble)})
@@ -103,19 +113,152 @@ class Consumer(Worker):
         waiter = Waiter(self._db.listener, await self.start())
         try:
             while not self.draining:
-                messages = await self.dequeue()
-                if messages:
+                messages, more = await self._dequeue(1, None)
+                if more:
                     waiter.found()
                 else:
-                    await self._idle(waiter)
+                    await waiter.wait(self._draining)
                 for message in messages:
                     yield message
+        except errors.PgqrsError:
+            # Beside a call under way the row may be stopped already, or the connections be gone.
+            if not self._closed:
+                raise
         finally:
             waiter.close()
 
-    async def _idle(self, waiter: Waiter) -> None:
-        """Wait until messages were sent, or a little while; less when a drain is requested meanwhile."""
-        await waiter.wait(self._draining)
+    async def run(
+        self,
+        handler: Handler,
+        *,
+        concurrency: int = 10,
+        batch_size: int | None = None,
+        archive: bool = True,
+        lease: timedelta | None = None,
+        time_limit: timedelta | None = None,
+        backoff: Backoff = _DEFAULT_BACKOFF,
+        middleware: Sequence[Middleware] = (),
+        drain_timeout: timedelta = DEFAULT_DRAIN,
+        signals: bool = True,
+    ) -> None:
+        """Handle messages until the worker drains: lease, call the handler, archive; try again what fails.
+
+        The handler is called with a message. Where it returns, the message is archived; where it raises, it is tried
+        again after a back-off, and becomes a dead letter when it was leased as often as the queue's `read_limit` says.
+        It may raise `Retry` or `DeadLetter` to decide that itself. Leases are renewed while handlers run. Returns when
+        the worker has drained: SIGTERM or SIGINT came, the pod ends, or `drain()` was called; a second signal cancels
+        what runs and gives back what is held.
+
+        Example:
+            ```python
+            async def send(message):
+                await send_email(message.payload)
+
+            async with pgqrs.Consumer("postgresql://localhost/mydb", "emails") as consumer:
+                await consumer.run(send, concurrency=50)
+            ```
+
+        Args:
+            handler: what to do with a message; awaited, or called in a thread where it is a plain function.
+            concurrency: how many handlers run at a time.
+            batch_size: call the handler with a list of up to so many messages, which succeed or fail together.
+            archive: keep messages that are done; False deletes them.
+            lease: for how long messages are this worker's alone; renewed in time. The queue's if not given.
+            time_limit: how long a call of the handler may take. A plain function goes on in its thread even so, and
+                keeps its place.
+            backoff: when what failed is tried again.
+            middleware: what stands around each call of the handler, the outermost first.
+            drain_timeout: how long a drain by a signal waits for handlers, before it cancels them.
+            signals: whether SIGTERM and SIGINT are taken while this runs; in the main thread only.
+
+        Raises:
+            WorkerReplacedError: the worker was stopped or replaced from outside.
+            WorkerNotReadyError: the consumer was closed.
+            ValidationError: an argument is not allowed.
+            DatabaseError: PostgreSQL refuses what is asked for; while it cannot be reached this waits and goes on.
+        """
+        options = Options(
+            concurrency=arguments.whole_number("concurrency", concurrency, most=10_000),
+            batch_size=None if batch_size is None else arguments.whole_number("batch_size", batch_size, most=10_000),
+            archive=arguments.flag("archive", archive),
+            lease=None if lease is None else arguments.seconds("lease", lease, positive=True),
+            backoff=arguments.instance("backoff", backoff, Backoff),
+        )
+        limit = None if time_limit is None else arguments.seconds("time_limit", time_limit, positive=True)
+        drain_seconds = arguments.seconds("drain_timeout", drain_timeout)
+        arguments.flag("signals", signals)
+        check_callables("handler", [handler])
+        check_callables("middleware", middleware)
+        worker_id = await self.start()
+        if self._runner is not None:
+            message = f"{self!r} runs already; make a Consumer for each run, or raise the concurrency."
+            raise errors.WorkerNotReadyError(message)
+        metrics.register()
+        spans = tracing.spans(self.queue)
+        calls = Calls(
+            handler,
+            middleware=[*([spans] if spans else []), *middleware],
+            time_limit=limit,
+        )
+        share = Share(self.queue, self._held, self._draining, self._report_drained)
+        self._runner = runner = Runner(
+            self._db, worker_id, share=share, calls=calls, options=options, codec=self._codec
+        )
+        interruption = Interruption(self._db, worker_id, self._draining, runner, drain_seconds)
+        try:
+            with taken(interruption.heard) if signals else contextlib.nullcontext():
+                await runner.run()
+        finally:
+            self._runner = None
+            await interruption.aclose()
+        if interruption.drains:
+            await self._stop_drained(worker_id)
+
+    async def _stop_drained(self, worker_id: WorkerId) -> None:
+        try:
+            await drain(self._db, worker_id, timedelta(), reason="drained")
+        except errors.PgqrsError as error:
+            # The process ends all the same; the row is left to the sidecar, or to the reaper.
+            logger.warning("row not stopped", extra={"worker_id": worker_id, "error": str(error)})
+
+    async def drain(self, timeout: timedelta = DEFAULT_DRAIN) -> int:
+        """Fetch no more, let what is leased be finished, then suspend and stop; a run ends with it.
+
+        Args:
+            timeout: how long to wait for leased messages; what is left then is released for others.
+
+        Returns:
+            How many messages had to be released.
+
+        Raises:
+            ValidationError: the timeout is no duration, or negative.
+        """
+        if self._runner is not None:
+            self._runner.drain(arguments.seconds("timeout", timeout))
+        return await super().drain(timeout)
+
+    async def aclose(self) -> None:
+        """End cleanly: a run and iterations end, the row is stopped and whatever it still holds is free for others."""
+        if self._runner is not None:
+            self._runner.end()
+            await self._runner.over.wait()
+        await super().aclose()
+
+    def drain_requested(self, seconds: float) -> None:
+        """Take the sidecar's word that the pod ends."""
+        if self._runner is not None:
+            self._runner.drain(seconds)
+        super().drain_requested(seconds)
+
+    def state_changed(self, status: WorkerStatus) -> None:
+        """Take the sidecar's word that somebody changed the row."""
+        # Before the worker is marked as draining, which a stopped one is.
+        self._state_seen(status)
+        super().state_changed(status)
+
+    def _state_seen(self, status: WorkerStatus) -> None:
+        if self._runner is not None:
+            self._runner.state_changed(status)
 
     async def archive(self, message_id: int) -> bool:
         """Say that a message is done; False when it was no longer this worker's.
@@ -216,8 +359,9 @@ class Consumer(Worker):
         return await self._change("messages.extend", message_ids, payloads.seconds("duration", duration, positive=True))
 
     async def _finish(self, statement: str, message_ids: Sequence[int], *args: object) -> list[bool]:
-        done = await self._change(statement, message_ids, *args)
-        self._held.difference_update(map(MessageId, message_ids))
+        ids = payloads.ids(message_ids)
+        done = await self._change(statement, ids, *args)
+        self._held.difference_update(map(MessageId, ids))
         self._report_drained()
         return done
 

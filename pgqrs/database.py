@@ -59,7 +59,7 @@ def check_dsn(dsn: str) -> str:
         ConfigurationError: it is not; the message does not quote it, because it may hold a password.
     """
     try:
-        parts = urlsplit(dsn)
+        parts = urlsplit(dsn if isinstance(dsn, str) else "")
         hosts = parts.netloc.rpartition("@")[2].split(",")
         # An @ further on means that a password with a / or ? in it was taken for a host and a path.
         sound = all(map(_is_host, hosts)) and "@" not in parts.path + parts.query + parts.fragment
@@ -235,17 +235,22 @@ class Database:
         return self._pool
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Lent]:
-        """Lend a connection of the pool until the block or the time for one call ends.
+    async def connection(self, *, timeout: float | None = None) -> AsyncIterator[Lent]:
+        """Lend a connection of the pool until the block or its time ends.
+
+        Args:
+            timeout: seconds that the whole block may take, waiting for the connection included; the time for one call
+                if not given.
 
         Raises:
             DatabaseUnavailableError: none could be had in time.
             ConfigurationError: it is closed, or belongs to another event loop.
         """
+        seconds = self.timeout if timeout is None else timeout
         with translated(self.where):
             pool = await self._open()
             connection: Lent | None = None
-            deadline = asyncio.timeout(self.timeout)
+            deadline = asyncio.timeout(seconds)
             try:
                 async with deadline:
                     connection = await pool.acquire()
@@ -267,7 +272,7 @@ class Database:
             except TimeoutError as error:
                 if connection is None and deadline.expired():
                     message = (
-                        f"No connection to PostgreSQL at {self.where} could be had within {self.timeout} s: all "
+                        f"No connection to PostgreSQL at {self.where} could be had within {seconds} s: all "
                         f"{self._max_connections} were in use or did not open; allow more, or call less at a time."
                     )
                     raise errors.DatabaseUnavailableError(message) from error
@@ -305,18 +310,22 @@ class Database:
             return await pending
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """Run several statements as one; an exception rolls all of them back."""
-        async with self.connection() as connection:
+    async def transaction(self, *, timeout: float | None = None) -> AsyncIterator[Transaction]:
+        """Run several statements as one; an exception rolls all of them back.
+
+        Args:
+            timeout: seconds that all of them together may take; the time for one call if not given.
+        """
+        async with self.connection(timeout=timeout) as connection:
             block = connection.transaction()
             await self.answer(connection, block.start())
             try:
-                yield Transaction(self, connection)
+                yield Transaction(self, connection, timeout)
             except (asyncio.CancelledError, TimeoutError, GeneratorExit):
                 # The connection is about to be cut, which rolls back; asking for it would wait for a dead one.
                 raise
             except BaseException:
-                if not _is_lost(connection):
+                if not is_lost(connection):
                     await self.answer(connection, block.rollback())
                 raise
             await self.answer(connection, block.commit())
@@ -349,22 +358,24 @@ class Database:
         if not self._closed:
             self._check_usable()
         self._closed = True
-        await self.listener.aclose()
         pool, self._pool = self._pool, None
-        if pool is None:
-            return
         try:
-            async with asyncio.timeout(_CLOSE_POOL_SECONDS):
-                await pool.close()
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            # TimeoutError is an OSError. A connection that broke needs no goodbye.
-            pool.terminate()
+            await self.listener.aclose()
+            if pool is not None:
+                # TimeoutError is an OSError. A connection that broke needs no goodbye.
+                with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    async with asyncio.timeout(_CLOSE_POOL_SECONDS):
+                        await pool.close()
+        finally:
+            # Does nothing to a pool that is closed; one that is not, because we were cancelled, is cut.
+            if pool is not None:
+                pool.terminate()
         if self._ending:
             await asyncio.wait(self._ending, timeout=CLOSE_SECONDS)
 
 
-def _is_lost(connection: Lent) -> bool:
-    """Whether the connection broke while it was lent; then the pool has taken it back already."""
+def is_lost(connection: Lent | asyncpg.Connection) -> bool:
+    """Whether the connection broke; one that a pool lent was taken back already."""
     try:
         return connection.is_closed()
     except asyncpg.InterfaceError:
@@ -391,26 +402,31 @@ def _missing_certificate(dsn: str) -> str | None:
 class Transaction:
     """The statements of one transaction."""
 
-    def __init__(self, db: Database, connection: Lent) -> None:
+    def __init__(self, db: Database, connection: Lent, timeout: float | None) -> None:
         self.connection = connection
         self.schema = db.schema
         self._db = db
+        #: How long one of them may take, in seconds; None is what the connection says, the time for one call.
+        self._timeout = timeout
 
     async def fetch(self, name: str, *args: object) -> list[Record]:
         """Run the statement `FILE.NAME` and give all its rows."""
-        return await self._answer(self.connection.fetch(statements.statement(name, self.schema), *args))
+        text = statements.statement(name, self.schema)
+        return await self._answer(self.connection.fetch(text, *args, timeout=self._timeout))
 
     async def fetch_row(self, name: str, *args: object) -> Record | None:
         """Run the statement `FILE.NAME` and give its first row."""
-        return await self._answer(self.connection.fetchrow(statements.statement(name, self.schema), *args))
+        text = statements.statement(name, self.schema)
+        return await self._answer(self.connection.fetchrow(text, *args, timeout=self._timeout))
 
     async def fetch_value(self, name: str, *args: object) -> Any:
         """Run the statement `FILE.NAME` and give the first column of its first row."""
-        return await self._answer(self.connection.fetchval(statements.statement(name, self.schema), *args))
+        text = statements.statement(name, self.schema)
+        return await self._answer(self.connection.fetchval(text, *args, timeout=self._timeout))
 
     async def execute(self, text: str) -> None:
         """Run SQL text as it is, several statements at once if need be; for migrations."""
-        await self._answer(self.connection.execute(text))
+        await self._answer(self.connection.execute(text, timeout=self._timeout))
 
     async def _answer(self, pending: Awaitable[_Answer]) -> _Answer:
         return await self._db.answer(self.connection, pending)

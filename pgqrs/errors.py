@@ -15,13 +15,17 @@
     │   └── WorkerReplacedError         this id was replaced; it can never work again
     ├── InvalidStateTransitionError
     │   └── WorkerHasPendingMessagesError
-    └── SessionError                    the sidecar refused or broke the protocol
+    ├── SessionError                    the sidecar refused or broke the protocol
+    └── Verdict                         raised by handlers, to say what becomes of their message
+        ├── Retry                       try it again, after a time of the handler's choice
+        └── DeadLetter                  never try it again
 
 A password never stands in a message; `pgqrs.database.describe` names a database without it.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -262,3 +266,66 @@ class SessionError(PgqrsError):
             print(error)  # such as a token that is not this pod's
         ```
     """
+
+
+class Verdict(PgqrsError):  # noqa: N818 - not an error, but what a handler wants
+    """What a handler of `Consumer.run` raises to decide what becomes of its message; nobody but `run` catches it.
+
+    Example:
+        ```python
+        async def middleware(message, handle):
+            try:
+                await handle(message)
+            except pgqrs.Verdict:
+                raise  # the handler knew what it did
+            except Exception:
+                report(message)
+                raise
+        ```
+    """
+
+
+class Retry(Verdict):
+    """The message is to be tried again; what was leased as often as the queue allows becomes a dead letter even so.
+
+    Example:
+        ```python
+        async def send(message):
+            answer = await post(message.payload)
+            if answer.status == 429:
+                raise pgqrs.Retry(after=timedelta(seconds=60))
+        ```
+    """
+
+    def __init__(self, message: str | None = None, *, after: timedelta | None = None) -> None:
+        """Decide when.
+
+        Args:
+            message: why, for the reason of a dead letter and the log.
+            after: how long nobody is handed the message; the back-off of `run` if not given.
+
+        Raises:
+            ValidationError: the time is negative or no timedelta.
+        """
+        if after is not None and (not isinstance(after, timedelta) or after < timedelta()):
+            problem = f"Retry after {after!r} is not allowed; after is a timedelta of zero or more."
+            raise ValidationError(problem)
+        super().__init__(message or "the handler asked for another try")
+        self.after = after
+
+
+class DeadLetter(Verdict):
+    """The message can never succeed: it is put aside with this reason, and nobody is handed it until it is replayed.
+
+    Example:
+        ```python
+        async def send(message):
+            if "to" not in message.payload:
+                raise pgqrs.DeadLetter("there is nobody to send it to")
+        ```
+    """
+
+    def __init__(self, reason: str) -> None:
+        """Say why, for those who read the list of dead letters; cut at 4,000 characters."""
+        super().__init__(reason or "the handler gave it up")
+        self.reason = str(self)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from pgqrs import errors, names, queues, rows
+from pgqrs import arguments, errors, names, queues, rows
 from pgqrs.models import Timestamp, WorkerId, WorkerStatus
 
 if TYPE_CHECKING:
@@ -52,8 +52,9 @@ async def register(
     Raises:
         QueueNotFoundError: there is no such queue.
         WorkerAlreadyActiveError: somebody alive has this name.
-        ValidationError: hostname or port are not allowed.
+        ValidationError: an argument is not allowed.
     """
+    arguments.flag("value of replace", replace)
     for attempt in range(_REGISTRATION_ATTEMPTS):
         try:
             async with db.transaction() as transaction:
@@ -176,8 +177,10 @@ async def is_healthy(db: Database, worker_id: int, max_age: timedelta) -> bool:
 
     Raises:
         WorkerNotFoundError: there is none of this id.
+        ValidationError: the age is no duration, or negative.
     """
-    healthy = await db.fetch_value("workers.is_healthy", worker_id, max_age.total_seconds())
+    seconds = arguments.seconds("max_age", max_age)
+    healthy = await db.fetch_value("workers.is_healthy", worker_id, seconds)
     if healthy is None:
         raise _not_found(worker_id)
     return bool(healthy)

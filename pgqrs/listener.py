@@ -37,6 +37,8 @@ _LAST_SECONDS = 1.0
 _STANDS_SECONDS = 5.0
 _RENEW_SECONDS = 2.5
 _MARK_SECONDS = 1.0
+#: How long there is always work until the mark is taken off, in seconds.
+_BUSY_SECONDS = 0.2
 #: How many vain rounds it takes before a connection is opened for listening.
 _ROUNDS_BEFORE_LISTENING = 2
 _PROOF_SECONDS = 3.0
@@ -70,6 +72,7 @@ class Listener:
         self._broken = asyncio.Event()
         self._wanted_at = 0.0
         self._hears = False
+        self._closed = False
 
     @property
     def hears(self) -> bool:
@@ -78,6 +81,8 @@ class Listener:
 
     def want(self) -> None:
         """Say that somebody waits; opens the connection in the background where there is none."""
+        if self._closed:
+            return
         loop = asyncio.get_running_loop()
         self._wanted_at = loop.time()
         if self._task is None or self._task.done():
@@ -128,7 +133,7 @@ class Listener:
         """Take the mark off in the background, because there is work; it would also run out by itself."""
         self._marked_until.pop(queue_id, None)
         stands = asyncio.get_running_loop().time() < self._stands_until.pop(queue_id, 0.0)
-        if stands and self._unmarking is None:
+        if stands and self._unmarking is None and not self._closed:
             self._unmarking = asyncio.get_running_loop().create_task(self._unmark(queue_id), name="pgqrs-unmark")
 
     async def _unmark(self, queue_id: int) -> None:
@@ -140,7 +145,8 @@ class Listener:
             self._unmarking = None
 
     async def aclose(self) -> None:
-        """Close the connection and stop."""
+        """Close the connection and stop for good."""
+        self._closed = True
         tasks = [task for task in (self._task, self._unmarking) if task is not None]
         for task in tasks:
             task.cancel()
@@ -151,8 +157,6 @@ class Listener:
         """Let those ask who wait for this queue, or all of them."""
         for known, events in self._events.items():
             if queue_id in (None, known):
-                # Whoever finds what was sent takes the mark off, so it is no longer to be relied on.
-                self._marked_until.pop(known, None)
                 for event in events:
                     event.set()
 
@@ -173,6 +177,10 @@ class Listener:
             except _DeafError as error:
                 logger.info("no notifications here, polling instead", extra={"reason": str(error)})
                 delay = _DEAF_SECONDS
+            except errors.ConfigurationError as error:
+                # It is closed, or its settings cannot be; neither changes by trying again.
+                logger.info("not listening", extra={"error": str(error)})
+                return
             except (errors.PgqrsError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
                 logger.warning("listener lost, polling meanwhile", extra={"error": type(error).__name__})
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, hides nothing
@@ -240,10 +248,19 @@ class Waiter:
         self._queue_id: int | None = None
         self._told = asyncio.Event()
         self._rounds = 0
+        self._busy_since = 0.0
 
     def found(self) -> None:
-        """Say that there were messages; the next wait is a short one, and nobody needs to tell us meanwhile."""
-        if self._rounds and self._queue_id is not None:
+        """Say that there were messages; the next wait is a short one.
+
+        Who has work all the time need not be told: then the mark is taken off, so that sending costs nothing more. A
+        message now and then leaves it where it is, or the next one would find nobody who listens.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._rounds:
+            self._busy_since = now
+        elif self._queue_id is not None and now - self._busy_since > _BUSY_SECONDS:
+            self._busy_since = now
             self._listener.unmark(self._queue_id)
         self._rounds = 0
 

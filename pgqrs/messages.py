@@ -6,17 +6,17 @@ message by its lease (`pgqrs.consumer`); nothing here touches one that is live.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pgqrs import errors, names, payloads, queues, rows
+from pgqrs import arguments, names, payloads, queues, rows
 from pgqrs.models import MessageId
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from pgqrs.database import Database
-    from pgqrs.models import DeadLetter
+    from pgqrs.models import DeadLetterInfo
     from pgqrs.payloads import Codec
 
 #: Dead letters that one statement sends again.
@@ -33,7 +33,7 @@ async def dead_letters(
     after: int = 0,
     limit: int = 100,
     codec: Codec = payloads.DEFAULT_CODEC,
-) -> list[DeadLetter]:
+) -> list[DeadLetterInfo]:
     """Give a page of a queue's dead letters, in the order of their ids.
 
     Args:
@@ -51,7 +51,8 @@ async def dead_letters(
         ValidationError: an argument is not allowed.
     """
     filters = _filters(queue, reason, since, before)
-    found = await db.fetch("dead_letters.list", *filters, _after(after), payloads.batch_size(limit))
+    last = arguments.whole_number("id in after", after, least=0, most=arguments.MAX_ID)
+    found = await db.fetch("dead_letters.list", *filters, last, arguments.batch_size(limit))
     if not found:
         await queues.get(db, queue)
 
@@ -79,7 +80,7 @@ async def replay(db: Database, message_ids: Sequence[int]) -> list[bool]:
     Raises:
         ValidationError: one of them is no id.
     """
-    ids = payloads.ids(message_ids)
+    ids = arguments.ids(message_ids)
     done = {row["id"] for row in await db.fetch("dead_letters.replay", ids)}
     return [message_id in done for message_id in ids]
 
@@ -117,18 +118,9 @@ async def replay_matching(
 def _filters(
     queue: str, reason: str | None, since: datetime | None, before: datetime | None
 ) -> tuple[str, str | None, datetime | None, datetime | None]:
-    pattern = None if reason is None else payloads.reason(reason)
-    return names.queue_name(queue), pattern, _moment("since", since), _moment("before", before)
-
-
-def _moment(name: str, value: datetime | None) -> datetime | None:
-    if value is None:
-        return None
-    if not isinstance(value, datetime):
-        message = f"{name} is {value!r}; it is a datetime, such as datetime.now(UTC) - timedelta(hours=1)."
-        raise errors.ValidationError(message)
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
-
-
-def _after(value: int) -> int:
-    return 0 if value == 0 else payloads.ids([value])[0]
+    return (
+        names.queue_name(queue),
+        None if reason is None else payloads.pattern(reason),
+        None if since is None else arguments.moment("since", since),
+        None if before is None else arguments.moment("before", before),
+    )

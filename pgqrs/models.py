@@ -24,7 +24,8 @@ class Timestamp(datetime):
     @classmethod
     def of(cls, moment: datetime) -> Timestamp:
         """Make one from any aware datetime."""
-        return cls.combine(moment.astimezone(UTC), moment.astimezone(UTC).timetz())
+        utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+        return cls.combine(utc, utc.timetz())
 
     @staticmethod
     def _aware(other: datetime) -> datetime:
@@ -238,7 +239,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
+class DeadLetterInfo:
     """A message that was given up, with the reason; nobody is handed it until it is replayed.
 
     Example:

@@ -8,21 +8,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from pgqrs import errors
+from pgqrs import arguments, errors
+from pgqrs.names import shown
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+#: Who sends or receives finds these rules here, beside those for what is sent.
+seconds, ids, batch_size = arguments.seconds, arguments.ids, arguments.batch_size
 #: The largest payload, in bytes of its JSON, unless a producer is told another limit.
 DEFAULT_MAX_PAYLOAD_BYTES = 1024 * 1024
 MAX_HEADERS_BYTES = 64 * 1024
 MAX_KEY_LENGTH = 512
 #: A reason is cut here; it is to be read in a list.
 MAX_REASON_LENGTH = 4000
-_MAX_ID = 2**63 - 1
 #: The escape of U+0000; an even number of backslashes in front makes it the text `\\u0000`.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -47,16 +45,22 @@ class Codec(Protocol):
         ...
 
 
+# Made once: `json.dumps` would make an encoder for each call, which takes longer than a small payload.
+_write = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+# `json.loads` would look for blanks around, which takes as long as a small payload.
+_read = json.JSONDecoder().raw_decode
+
+
 class JsonCodec:
     """JSON by the standard library; NaN and the infinities are refused, because JSON has none."""
 
     def dumps(self, value: Any, /) -> str:
         """Write a value as compact JSON; raises TypeError or ValueError if JSON cannot say it."""
-        return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        return _write(value)
 
     def loads(self, text: str, /) -> Any:
-        """Read a value from JSON."""
-        return json.loads(text)
+        """Read a value from JSON that PostgreSQL wrote, with no blanks around."""
+        return _read(text)[0]
 
 
 DEFAULT_CODEC = JsonCodec()
@@ -79,14 +83,15 @@ def encode(
     try:
         written = codec.dumps(value)
         text = written.decode() if isinstance(written, bytes) else written
-        size = len(text.encode())
+        size = len(text) if text.isascii() else len(text.encode())
     except UnicodeError as error:
         message = f"{what} holds half of a surrogate pair, which is no character: {error}."
         raise errors.ValidationError(message) from error
-    except (TypeError, ValueError, RecursionError) as error:
+    except Exception as error:
+        # A codec of the app's own may raise anything.
         message = f"{what} cannot be written as JSON: {error}."
         raise errors.ValidationError(message) from error
-    if _NUL.search(text):
+    if "\\u0000" in text and _NUL.search(text):
         message = f"{what} holds the character U+0000, which PostgreSQL cannot store in jsonb."
         raise errors.ValidationError(message)
     if size > limit:
@@ -122,7 +127,8 @@ def key(value: str | None) -> str | None:
         return None
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_KEY_LENGTH or not _is_storable(value):
         message = (
-            f"The key {value!r} is not allowed; a key is a text of 1 to {MAX_KEY_LENGTH} characters without U+0000."
+            f"The key {shown(value)} is not allowed; "
+            f"a key is a text of 1 to {MAX_KEY_LENGTH} characters without U+0000."
         )
         raise errors.ValidationError(message)
     return value
@@ -135,56 +141,40 @@ def reason(value: str) -> str:
         ValidationError: it is no text, blank, or holds U+0000.
     """
     if not isinstance(value, str) or not value.strip() or not _is_storable(value):
-        message = f"The reason {value!r} is not allowed; it is a text that says something, without U+0000."
+        message = f"The reason {shown(value)} is not allowed; it is a text that says something, without U+0000."
         raise errors.ValidationError(message)
     return value[:MAX_REASON_LENGTH]
 
 
-def seconds(name: str, value: timedelta, *, positive: bool = False) -> float:
-    """Give a duration in seconds.
-
-    Args:
-        name: what it is called in errors.
-        value: the duration.
-        positive: whether zero is too short.
-
-    Raises:
-        ValidationError: it is no timedelta, or too short.
-    """
-    if not isinstance(value, timedelta):
-        message = f"The {name} is {value!r}; it is a timedelta, such as timedelta(seconds=30)."
-        raise errors.ValidationError(message)
-    if value < timedelta():
-        message = f"The {name} {value} is negative; it is {'more than zero' if positive else 'zero or more'}."
-        raise errors.ValidationError(message)
-    if positive and not value:
-        message = f"The {name} is zero; it is more than zero."
-        raise errors.ValidationError(message)
-    return value.total_seconds()
+def printable(text: str) -> str:
+    """Make a reason of any text, such as that of an exception: without what PostgreSQL cannot store, and cut."""
+    return re.sub("[\0\ud800-\udfff]", "\ufffd", text)[:MAX_REASON_LENGTH]
 
 
-def ids(values: Iterable[int]) -> list[int]:
-    """Give the ids of messages as a list.
+def pattern(value: str) -> str:
+    """Give a pattern of SQL's LIKE for reasons back.
 
     Raises:
-        ValidationError: one of them is no whole number that PostgreSQL could have given.
+        ValidationError: it is no reason, longer than one can be, or its last character escapes nothing.
     """
-    found = list(values)
-    for value in found:
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MAX_ID:
-            message = f"{value!r} is no id of a message; an id is a whole number from 1 on, such as message.id."
-            raise errors.ValidationError(message)
-    return found
+    reason(value)
+    if len(value) > MAX_REASON_LENGTH or (len(value) - len(value.rstrip("\\"))) % 2:
+        message = (
+            f"The pattern {shown(value)} of the reason is not allowed; it has at most {MAX_REASON_LENGTH} characters, "
+            "% and _ stand for any, and a backslash stands before the character that it escapes."
+        )
+        raise errors.ValidationError(message)
+    return value
 
 
-def batch_size(value: int, *, most: int = 10_000) -> int:
-    """Give a number of rows back.
+def check_codec(value: Codec) -> Codec:
+    """Give a codec back.
 
     Raises:
-        ValidationError: it is no whole number from 1 to `most`.
+        ValidationError: it has no methods `dumps` and `loads`.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        message = f"The limit {value!r} is out of range; allowed are 1 to {most:,}."
+    if not callable(getattr(value, "dumps", None)) or not callable(getattr(value, "loads", None)):
+        message = f"The codec is {shown(value)}; it is an object with the methods dumps and loads, such as orjson."
         raise errors.ValidationError(message)
     return value
 

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
-from pgqrs import errors, payloads, queues, statements
-from pgqrs.database import translated
-from pgqrs.models import MessageId
+from pgqrs import app_connections, arguments, errors, payloads, queues, tracing
+from pgqrs.batches import Batch
+from pgqrs.grouping import Entry, Grouping
+from pgqrs.names import shown
+from pgqrs.payloads import headers as written_headers
+from pgqrs.payloads import seconds
 from pgqrs.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from pgqrs.admin import Admin
+    from pgqrs.app_connections import AppConnection
+    from pgqrs.models import MessageId
     from pgqrs.payloads import Codec
 
-    #: A connection of the app's own, or one lent by its pool.
-    AppConnection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
-    _Fetch: TypeAlias = Callable[..., Awaitable[list[asyncpg.Record]]]
-
 _NO_DELAY = timedelta()
-#: How often a message is sent again because others with its key came and went at the same moments.
-_KEY_ATTEMPTS = 50
+#: More than fits into a value of PostgreSQL.
+_MAX_PAYLOAD_BYTES = 2**31 - 1
+_Id = TypeVar("_Id")
 
 
 class Producer(Worker):
@@ -49,7 +50,7 @@ class Producer(Worker):
         *,
         replace: bool = False,
         codec: Codec = payloads.DEFAULT_CODEC,
-        max_payload_bytes: int = payloads.DEFAULT_MAX_PAYLOAD_BYTES,
+        max_payload_bytes: int | None = None,
     ) -> None:
         """Remember what to register; see `Worker` for what stands in for an argument that is not given.
 
@@ -60,18 +61,21 @@ class Producer(Worker):
             port: the second half.
             replace: take the identity even from a worker that is alive.
             codec: writes payloads.
-            max_payload_bytes: the largest payload, in bytes of its JSON; 1 MiB if not given.
+            max_payload_bytes: the largest payload, in bytes of its JSON; `PGQRS_MAX_PAYLOAD_BYTES` or 1 MiB if not
+                given.
 
         Raises:
             ConfigurationError: there is no DSN or no queue, neither given nor in the environment.
             ValidationError: an argument is not allowed.
         """
         super().__init__(database, queue, host, port, replace=replace)
-        if max_payload_bytes < 1:
-            message = f"max_payload_bytes is {max_payload_bytes}; it is one or more."
-            raise errors.ValidationError(message)
-        self._codec = codec
-        self._max_payload_bytes = max_payload_bytes
+        self._codec = payloads.check_codec(codec)
+        self._max_payload_bytes = (
+            self._settings.max_payload_bytes
+            if max_payload_bytes is None
+            else arguments.whole_number("max_payload_bytes", max_payload_bytes, most=_MAX_PAYLOAD_BYTES)
+        )
+        self._grouping = Grouping(self._insert_group)
 
     async def enqueue(
         self,
@@ -106,8 +110,20 @@ class Producer(Worker):
             QueueNotFoundError: the queue was deleted.
             WorkerNotReadyError: this producer was closed.
         """
-        text = payloads.encode(payload, self._codec, limit=self._max_payload_bytes)
-        return (await self._send([text], delay, [payloads.key(key)], headers, connection))[0]
+        _check_connection(connection)
+        entry = Entry(
+            payloads.encode(payload, self._codec, limit=self._max_payload_bytes),
+            0.0 if delay is _NO_DELAY else payloads.seconds("delay", delay),
+            payloads.headers(tracing.inject(headers)),
+            payloads.key(key),
+        )
+        worker_id = await self.start()
+        if connection is None:
+            found = await self._grouping.add(entry)
+            if found is not None:
+                return found
+        batch = Batch(worker_id, [entry.text], [entry.delay], [entry.headers], [entry.key])
+        return (await self._insert(batch, connection))[0]
 
     async def enqueue_batch(
         self,
@@ -136,29 +152,53 @@ class Producer(Worker):
             QueueNotFoundError: the queue was deleted.
             WorkerNotReadyError: this producer was closed.
         """
-        texts = _encode_all(payloads, self._codec, self._max_payload_bytes)
-        return await self._send(texts, delay, _check_keys(keys, len(texts)), headers, connection)
-
-    async def _send(
-        self,
-        texts: list[str],
-        delay: timedelta,
-        keys: list[str | None],
-        headers: Mapping[str, Any] | None,
-        connection: AppConnection | None,
-    ) -> list[MessageId]:
-        seconds, written_headers = payloads.seconds("delay", delay), payloads.headers(headers)
         _check_connection(connection)
-        worker_id = await self.start()
-        if not texts:
-            return []
-        batch = _Batch(texts, keys, seconds, worker_id, written_headers)
+        texts = _encode_all(payloads, self._codec, self._max_payload_bytes)
+        batch = Batch(
+            await self.start(),
+            texts,
+            [seconds("delay", delay)] * len(texts),
+            [written_headers(tracing.inject(headers))] * len(texts),
+            _check_keys(keys, len(texts)),
+        )
+        return await self._insert(batch, connection) if texts else []
+
+    async def aclose(self) -> None:
+        """End cleanly; see `Worker.aclose`. What is being sent may or may not be added, and whoever waits is told."""
+        await self._grouping.aclose()
+        await super().aclose()
+
+    async def _insert(self, batch: Batch, connection: AppConnection | None) -> list[MessageId]:
+        async def insert(queue_id: int) -> list[MessageId]:
+            if connection is not None:
+                return await app_connections.insert(self._db, connection, queue_id, batch)
+            if not batch.keyed:
+                return await batch.insert(self._db.fetch, queue_id)
+            if len(batch.texts) == 1:
+                return await batch.insert_all(self._db.fetch, queue_id)
+            async with self._db.transaction() as transaction:
+                return await batch.insert_all(transaction.fetch, queue_id)
+
+        return await self._insert_into_queue(insert)
+
+    async def _insert_group(self, entries: list[Entry]) -> list[MessageId | None]:
+        batch = Batch(
+            self.worker_id,
+            [entry.text for entry in entries],
+            [entry.delay for entry in entries],
+            [entry.headers for entry in entries],
+            [entry.key for entry in entries],
+        )
+        return await self._insert_into_queue(functools.partial(batch.insert_once, self._db.fetch))
+
+    async def _insert_into_queue(self, insert: Callable[[int], Awaitable[list[_Id]]]) -> list[_Id]:
+        """Add messages to the queue that has our name now."""
         for again in (False, True):
             # The second time: the queue was deleted since we looked; another one may have its name by now.
             if again or self._queue_info is None:
                 self._queue_info = await queues.get(self._db, self.queue)
             try:
-                found = await self._insert(connection, self._queue_info.id, batch)
+                found = await insert(self._queue_info.id)
             except errors.DatabaseError as error:
                 if isinstance(error.__cause__, asyncpg.DataError):
                     message = f"PostgreSQL cannot store what was sent: {error.__cause__}; nothing was added."
@@ -168,77 +208,6 @@ class Producer(Worker):
                 return found
         message = f"Queue {self.queue!r} was deleted while messages were sent to it; none of them was added."
         raise errors.QueueNotFoundError(message)
-
-    async def _insert(self, connection: AppConnection | None, queue_id: int, batch: _Batch) -> list[MessageId]:
-        """Add the messages; an empty list says that there is no such queue."""
-        if connection is not None:
-            with translated(self._db.where):
-                fetch = self._fetch_on(connection)
-                if not batch.keyed:
-                    return await batch.insert(fetch, queue_id)
-                # All or none also where this takes several statements; a savepoint where the app has a transaction.
-                async with connection.transaction():
-                    return await batch.insert_keyed(fetch, queue_id)
-        if not batch.keyed:
-            return await batch.insert(self._db.fetch, queue_id)
-        if len(batch.texts) == 1:
-            return await batch.insert_keyed(self._db.fetch, queue_id)
-        async with self._db.transaction() as transaction:
-            return await batch.insert_keyed(transaction.fetch, queue_id)
-
-    def _fetch_on(self, connection: AppConnection) -> _Fetch:
-        async def fetch(name: str, *args: object) -> list[asyncpg.Record]:
-            text = statements.statement(name, self._db.schema)
-            return await connection.fetch(text, *args, timeout=self._db.timeout)
-
-        return fetch
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Messages that are written and checked, and how they are added."""
-
-    texts: list[str]
-    #: For each text its key or None.
-    keys: list[str | None]
-    delay_seconds: float
-    worker_id: int
-    headers: str | None
-
-    @property
-    def keyed(self) -> bool:
-        return any(key is not None for key in self.keys)
-
-    async def insert(self, fetch: _Fetch, queue_id: int) -> list[MessageId]:
-        """Add messages without keys."""
-        if self.headers is None:
-            rows = await fetch("messages.enqueue", queue_id, self.texts, self.delay_seconds, self.worker_id)
-        else:
-            rows = await self._fetch_keyed(fetch, queue_id, range(len(self.texts)))
-        return [MessageId(row["id"]) for row in rows]
-
-    async def insert_keyed(self, fetch: _Fetch, queue_id: int) -> list[MessageId]:
-        """Add messages, until each is there or another one of its key is."""
-        found: dict[int, MessageId] = {}
-        missing: Sequence[int] = range(len(self.texts))
-        for _ in range(_KEY_ATTEMPTS):
-            rows = await self._fetch_keyed(fetch, queue_id, missing)
-            if not rows:
-                return []
-            ids = zip(missing, rows, strict=True)
-            found |= {position: MessageId(row["id"]) for position, row in ids if row["id"] is not None}
-            missing = [position for position in missing if position not in found]
-            if not missing:
-                return [found[position] for position in range(len(self.texts))]
-        message = f"Messages of the key {self.keys[missing[0]]!r} come and go too fast to add one; try again."
-        raise errors.DatabaseUnavailableError(message)
-
-    async def _fetch_keyed(self, fetch: _Fetch, queue_id: int, positions: Sequence[int]) -> list[asyncpg.Record]:
-        texts = [self.texts[position] for position in positions]
-        keys = [self.keys[position] for position in positions]
-        return await fetch(
-            "messages.enqueue_keyed", queue_id, texts, self.delay_seconds, self.worker_id, self.headers, keys
-        )
 
 
 def _encode_all(values: Sequence[Any], codec: Codec, limit: int) -> list[str]:
@@ -253,21 +222,12 @@ def _encode_all(values: Sequence[Any], codec: Codec, limit: int) -> list[str]:
 def _check_keys(keys: Sequence[str | None] | None, count: int) -> list[str | None]:
     if keys is None:
         return [None] * count
-    if isinstance(keys, str) or len(keys) != count:
-        message = f"There are {len(keys)} keys for {count} payloads; give a list with a key or None for each of them."
+    if isinstance(keys, str) or not isinstance(keys, Sequence) or len(keys) != count:
+        message = f"The keys are {shown(keys)} for {count} payloads; give a list with a key or None for each of them."
         raise errors.ValidationError(message)
     return [payloads.key(key) for key in keys]
 
 
-def _check_connection(connection: object) -> None:
-    if connection is None:
-        return
-    if not isinstance(connection, asyncpg.Connection | PoolConnectionProxy):
-        message = (
-            f"connection is {type(connection).__name__}; it is an asyncpg connection. SQLAlchemy has one below: "
-            "(await connection.get_raw_connection()).driver_connection."
-        )
-        raise errors.ValidationError(message)
-    if connection.is_closed():
-        message = "The connection is closed; nothing can be sent on it. Open one, or leave `connection` out."
-        raise errors.ValidationError(message)
+def _check_connection(connection: AppConnection | None) -> None:
+    if connection is not None:
+        app_connections.check(connection)

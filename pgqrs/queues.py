@@ -9,7 +9,7 @@ import difflib
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pgqrs import errors, names, payloads, rows
+from pgqrs import arguments, errors, names, rows
 from pgqrs.models import MAX_COUNT, QueueCounts, QueuePolicy, QueueRetention
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _HISTORY_SLICE = 20_000
 _PURGE_SLICE = 5000
 _NEAR_NAMES = 3
+_MAX_READ_LIMIT = 2**31 - 1
 _LEAST_HEARTBEAT_TIMEOUT = timedelta(seconds=15)
 
 
@@ -30,11 +31,14 @@ async def create(
 
     Raises:
         QueueAlreadyExistsError: there is one of this name.
-        ValidationError: the name or a duration is not allowed.
+        ValidationError: the name or a value is not allowed.
     """
-    policy, retention = policy or QueuePolicy(), retention or QueueRetention()
-    arguments = *_policy_arguments(policy), *_retention_arguments(retention)
-    row = await db.fetch_row("queues.create", names.queue_name(name), *arguments)
+    row = await db.fetch_row(
+        "queues.create",
+        names.queue_name(name),
+        *_policy_arguments(QueuePolicy() if policy is None else policy),
+        *_retention_arguments(QueueRetention() if retention is None else retention),
+    )
     if row is None:
         message = f"There is a queue {name!r} already; use it, or choose another name."
         raise errors.QueueAlreadyExistsError(message)
@@ -46,8 +50,9 @@ async def get(db: Database, name: str) -> QueueInfo:
 
     Raises:
         QueueNotFoundError: there is none of this name; the message offers names that are near.
+        ValidationError: no queue can have this name.
     """
-    row = await db.fetch_row("queues.get", name)
+    row = await db.fetch_row("queues.get", names.queue_name(name))
     if row is None:
         raise await not_found(db, name)
     return rows.queue(row)
@@ -63,8 +68,9 @@ async def set_policy(db: Database, name: str, policy: QueuePolicy) -> QueueInfo:
 
     Raises:
         QueueNotFoundError: there is none of this name.
+        ValidationError: the name or a value is not allowed.
     """
-    row = await db.fetch_row("queues.set_policy", name, *_policy_arguments(policy))
+    row = await db.fetch_row("queues.set_policy", names.queue_name(name), *_policy_arguments(policy))
     if row is None:
         raise await not_found(db, name)
     return rows.queue(row)
@@ -75,18 +81,30 @@ async def set_retention(db: Database, name: str, retention: QueueRetention) -> Q
 
     Raises:
         QueueNotFoundError: there is none of this name.
-        ValidationError: a duration is negative.
+        ValidationError: the name or a duration is not allowed.
     """
-    row = await db.fetch_row("queues.set_retention", name, *_retention_arguments(retention))
+    row = await db.fetch_row("queues.set_retention", names.queue_name(name), *_retention_arguments(retention))
     if row is None:
         raise await not_found(db, name)
     return rows.queue(row)
 
 
 async def counts(db: Database, name: str) -> QueueCounts:
-    """Count the queue's messages, up to 10,000 in each bucket; a queue that is not there has none."""
-    row = await db.fetch_row("queues.counts", name, MAX_COUNT + 1)
-    return rows.counts(row) if row else QueueCounts()
+    """Count the queue's messages, up to 10,000 in each bucket.
+
+    Raises:
+        QueueNotFoundError: there is none of this name.
+        ValidationError: no queue can have this name.
+    """
+    row = await db.fetch_row("queues.counts", names.queue_name(name), MAX_COUNT + 1)
+    if row is None:
+        raise await not_found(db, name)
+    return rows.counts(row)
+
+
+async def all_counts(db: Database) -> dict[str, QueueCounts]:
+    """Count the messages of every queue, up to 10,000 in each bucket, by the queues' names."""
+    return {row["queue_name"]: rows.counts(row) for row in await db.fetch("queues.counts", None, MAX_COUNT + 1)}
 
 
 async def purge(db: Database, name: str, *, archive: bool = False) -> int:
@@ -105,7 +123,9 @@ async def purge(db: Database, name: str, *, archive: bool = False) -> int:
 
     Raises:
         QueueNotFoundError: there is none of this name.
+        ValidationError: no queue can have this name, or `archive` is neither True nor False.
     """
+    arguments.flag("archive", archive)
     found = await get(db, name)
     last = await db.fetch_value("queues.last_message")
     removed = 0
@@ -123,6 +143,7 @@ async def delete(db: Database, name: str) -> None:
     Raises:
         QueueNotEmptyError: there are live messages.
         QueueNotFoundError: there is none of this name.
+        ValidationError: no queue can have this name.
         DatabaseUnavailableError: somebody else keeps the table busy; try again.
     """
     found = await get(db, name)
@@ -147,20 +168,22 @@ async def delete(db: Database, name: str) -> None:
 
 
 def _policy_arguments(policy: QueuePolicy) -> tuple[object, ...]:
-    payloads.seconds("lease_duration", policy.lease_duration, positive=True)
+    arguments.instance("policy", policy, QueuePolicy)
+    arguments.flag("value of paused", policy.paused)
+    arguments.seconds("lease_duration", policy.lease_duration, positive=True)
+    arguments.seconds("heartbeat_timeout", policy.heartbeat_timeout)
     if policy.heartbeat_timeout < _LEAST_HEARTBEAT_TIMEOUT:
         message = (
             f"The heartbeat_timeout {policy.heartbeat_timeout} is too short; it is {_LEAST_HEARTBEAT_TIMEOUT} or more, "
             "because heartbeats come every 5 seconds and one that is late says nothing."
         )
         raise errors.ValidationError(message)
-    if policy.read_limit < 1:
-        message = f"The read_limit {policy.read_limit} is too low; it is 1 or more."
-        raise errors.ValidationError(message)
+    arguments.whole_number("read_limit", policy.read_limit, most=_MAX_READ_LIMIT)
     return policy.paused, policy.lease_duration, policy.read_limit, policy.heartbeat_timeout
 
 
 def _retention_arguments(retention: QueueRetention) -> tuple[timedelta | None, ...]:
+    arguments.instance("retention", retention, QueueRetention)
     durations = {
         "retention of archived messages": retention.archived,
         "retention of dead letters": retention.dead,
@@ -168,7 +191,7 @@ def _retention_arguments(retention: QueueRetention) -> tuple[timedelta | None, .
     }
     for name, value in durations.items():
         if value is not None:
-            payloads.seconds(name, value)
+            arguments.seconds(name, value)
     return tuple(durations.values())
 
 

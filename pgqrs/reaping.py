@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pgqrs import names, payloads, queues
+import asyncpg
+
+from pgqrs import arguments, errors, lifecycle, queues
 from pgqrs.models import WorkerId
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 _BATCH = 1000
 #: Workers that one transaction stops; each may hold many messages.
 _WORKERS_BATCH = 100
+#: Workers that one transaction removes while upstream's foreign keys are there: for each, PostgreSQL looks through all
+#: messages.
+_REFERRED_BATCH = 10
 _SILENT = "silent for longer than the heartbeat timeout"
 
 
@@ -94,9 +99,43 @@ async def dead_letters(db: Database, *, queue: str | None = None, older_than: ti
 async def stopped_workers(db: Database, *, queue: str | None = None, older_than: timedelta | None = None) -> int:
     """Remove the rows of workers that stopped longer ago than this, also of those that touched messages.
 
-    Without a queue and with a duration those that serve no queue go too. For the arguments see `archived_messages`.
+    Without a queue and with a duration those that serve no queue go too. As long as the `post` part of the schema is
+    not installed, workers that messages refer to stay, and the rest takes long. For the arguments see
+    `archived_messages`.
     """
-    return await _remove(db, "reaping.workers", queue, older_than)
+    await _check(db, queue, older_than)
+    referred = await messages_refer_to_workers(db)
+    batch = _REFERRED_BATCH if referred else _BATCH
+    return await _repeat(db, "reaping.workers", queue, older_than, batch, referred)
+
+
+async def messages_refer_to_workers(db: Database) -> bool:
+    """Tell whether upstream's foreign keys are there, which hold every worker that a message refers to."""
+    return bool(await db.fetch_value("reaping.messages_refer_to_workers", db.schema))
+
+
+async def delete_worker(db: Database, worker_id: int) -> None:
+    """Remove a stopped worker's row.
+
+    Raises:
+        WorkerNotFoundError: there is none of this id.
+        InvalidStateTransitionError: it is not stopped.
+        DatabaseError: something refers to it by a foreign key; the message says what.
+        ValidationError: it is no id.
+    """
+    try:
+        deleted = await db.fetch_value("workers.delete", arguments.row_id(worker_id, "worker"))
+    except errors.DatabaseError as error:
+        if not isinstance(error.__cause__, asyncpg.ForeignKeyViolationError):
+            raise
+        message = (
+            f"Worker {worker_id} cannot be deleted, because messages or runs of upstream's workflows refer to it. The "
+            'foreign keys of messages go with `Admin.install(phase="post")`; what runs refer to stays.'
+        )
+        raise errors.DatabaseError(message) from error
+    if deleted is None:
+        status = await lifecycle.status(db, worker_id)
+        raise errors.InvalidStateTransitionError(status, status, "only a stopped worker can be deleted; stop it first")
 
 
 async def silent_workers(db: Database, *, queue: str | None = None) -> dict[WorkerId, int]:
@@ -111,7 +150,7 @@ async def silent_workers(db: Database, *, queue: str | None = None) -> dict[Work
     Raises:
         QueueNotFoundError: there is no such queue.
     """
-    await _check_queue(db, queue)
+    await _check(db, queue)
     stopped: dict[WorkerId, int] = {}
     while True:
         async with db.transaction() as transaction:
@@ -124,9 +163,10 @@ async def silent_workers(db: Database, *, queue: str | None = None) -> dict[Work
 
 
 async def exhausted_messages(db: Database, *, queue: str | None = None) -> int:
-    """Make dead letters of messages whose lease ran out and that were leased as often as their queue allows.
+    """Make dead letters of messages that nobody holds any more and that were leased as often as their queue allows.
 
-    A dequeue that meets them does the same; this is for queues that nobody reads from at the moment.
+    A dequeue that meets them does the same; this is for queues that nobody reads from at the moment. All those are
+    found whose lease ran out, and of those that were released the ones among the first hundred of their queue.
 
     Returns:
         How many they were.
@@ -134,24 +174,24 @@ async def exhausted_messages(db: Database, *, queue: str | None = None) -> int:
     Raises:
         QueueNotFoundError: there is no such queue.
     """
-    await _check_queue(db, queue)
-    return await _repeat(db, "reaping.exhausted", queue)
+    await _check(db, queue)
+    return await _repeat(db, "reaping.exhausted", queue, _BATCH)
 
 
 async def _remove(db: Database, statement: str, queue: str | None, older_than: timedelta | None) -> int:
-    if older_than is not None:
-        payloads.seconds("age older_than", older_than)
-    await _check_queue(db, queue)
-    return await _repeat(db, statement, queue, older_than)
+    await _check(db, queue, older_than)
+    return await _repeat(db, statement, queue, older_than, _BATCH)
 
 
 async def _repeat(db: Database, statement: str, *args: object) -> int:
     total = 0
-    while found := await db.fetch(statement, *args, _BATCH):
+    while found := await db.fetch(statement, *args):
         total += len(found)
     return total
 
 
-async def _check_queue(db: Database, queue: str | None) -> None:
+async def _check(db: Database, queue: str | None, older_than: timedelta | None = None) -> None:
+    if older_than is not None:
+        arguments.seconds("age older_than", older_than)
     if queue is not None:
-        await queues.get(db, names.queue_name(queue))
+        await queues.get(db, queue)

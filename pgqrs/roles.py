@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pgqrs import errors, statements
+from pgqrs import errors, names, statements
 
 if TYPE_CHECKING:
     from pgqrs.database import Database, Transaction
@@ -34,10 +34,11 @@ def check_prefix(prefix: str) -> str:
     Raises:
         ValidationError: it is something else than a lower-case identifier of up to 55 characters.
     """
-    if not _PREFIX.fullmatch(prefix) or prefix.startswith("pg_"):
+    if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix) or prefix.startswith("pg_"):
         message = (
-            f"The prefix of roles {prefix!r} is not allowed; it starts with a small letter or _ but not with pg_, goes "
-            f"on with small letters, digits or _, and has at most 55 characters, such as {DEFAULT_PREFIX!r}."
+            f"The prefix of roles {names.shown(prefix)} is not allowed; it starts with a small letter or _ but not "
+            f"with pg_, goes on with small letters, digits or _, and has at most 55 characters, such as "
+            f"{DEFAULT_PREFIX!r}."
         )
         raise errors.ValidationError(message)
     return prefix

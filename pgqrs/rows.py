@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgqrs.models import (
     MAX_COUNT,
-    DeadLetter,
+    DeadLetterInfo,
     Message,
     MessageId,
     QueueCounts,
@@ -22,7 +22,7 @@ from pgqrs.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from pgqrs.database import Record
@@ -80,24 +80,44 @@ def queue(row: Record) -> QueueInfo:
     )
 
 
-def message(row: Record, loads: Callable[[str], Any]) -> Message:
-    """Read a message as `messages.dequeue` returns it."""
-    return Message(
-        id=MessageId(row["id"]),
-        queue_id=QueueId(row["queue_id"]),
-        payload=loads(row["payload"]),
-        enqueued_at=Timestamp.of(row["enqueued_at"]),
-        vt=Timestamp.of(row["vt"]),
-        read_ct=row["read_ct"],
-        consumer_worker_id=row["consumer_worker_id"],
-        headers=_headers(row["headers"]),
-        key=row["dedup_key"],
-    )
+def messages(
+    found: Sequence[Record], worker_id: WorkerId, loads: Callable[[str], Any]
+) -> tuple[list[Message], dict[MessageId, str]]:
+    """Read the messages of the fragment `lease_answer`.
+
+    Returns:
+        The messages, and for each that `loads` cannot read a reason for giving it up. It tells the kind of the error
+        alone: the text of such errors quotes what was to be read.
+    """
+    readable: list[Message] = []
+    unreadable: dict[MessageId, str] = {}
+    if len(found) > 1:
+        queue_id, vt = QueueId(found[0]["queue_id"]), Timestamp.of(found[0]["vt"])
+    for row in found[1:]:
+        try:
+            payload = loads(row["payload"])
+        except Exception as error:  # noqa: BLE001 - a codec of the app's own may raise anything
+            unreadable[row["id"]] = f"the codec cannot read the payload ({type(error).__name__})"
+            continue
+        readable.append(
+            Message(
+                id=row["id"],
+                queue_id=queue_id,
+                payload=payload,
+                enqueued_at=Timestamp.of(row["enqueued_at"]),
+                vt=vt,
+                read_ct=row["read_ct"],
+                consumer_worker_id=worker_id,
+                headers=_headers(row["headers"]),
+                key=row["dedup_key"],
+            )
+        )
+    return readable, unreadable
 
 
-def dead_letter(row: Record, loads: Callable[[str], Any]) -> DeadLetter:
+def dead_letter(row: Record, loads: Callable[[str], Any]) -> DeadLetterInfo:
     """Read a message as `dead_letters.list` returns it."""
-    return DeadLetter(
+    return DeadLetterInfo(
         id=MessageId(row["id"]),
         queue_id=QueueId(row["queue_id"]),
         payload=loads(row["payload"]),

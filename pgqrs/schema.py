@@ -10,16 +10,18 @@ before the first post part.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import zlib
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import asyncpg
 
-from pgqrs import errors, roles, statements
+from pgqrs import arguments, errors, roles, statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,6 +69,8 @@ _HISTORY = "pgqrs_schema_migrations"
 _UPSTREAM_HISTORY = "_sqlx_migrations"
 #: How long a migration waits for a table that a transaction is using; everybody else waits behind it meanwhile.
 _LOCK_TIMEOUT = "10s"
+#: How long an installation may take: the indexes of large tables are built in it, and another installer waited for.
+DEFAULT_INSTALL = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,9 @@ def lock_key(database_name: str) -> int:
     return _UPSTREAM_LOCK_FACTOR * zlib.crc32(database_name.encode())
 
 
-async def install(db: Database, *, phase: Phase = "all", role_prefix: str | None = None) -> None:
+async def install(
+    db: Database, *, phase: Phase = "all", role_prefix: str | None = None, timeout: timedelta = DEFAULT_INSTALL
+) -> None:
     """Bring the schema to the newest version; does nothing where it is there already.
 
     Args:
@@ -109,18 +115,23 @@ async def install(db: Database, *, phase: Phase = "all", role_prefix: str | None
         phase: `pre` before new code is rolled out, `post` when no old code is left, `all` for both at once.
         role_prefix: also make the four roles `PREFIXowner`, `PREFIXproducer`, `PREFIXconsumer` and `PREFIXobserver`
             (see `roles`); remembered, so that later installations grant them what is new.
+        timeout: how long all of it may take, whatever the time for one call is; 10 minutes if not given. Nothing is
+            changed where that is not enough.
 
     Raises:
         SchemaError: the tables are of an older generation of upstream, were changed, or come from a newer release; or
             `post` is asked for before `pre` was.
-        ValidationError: phase or prefix are not allowed.
-        DatabaseUnavailableError: PostgreSQL cannot be reached, or a long transaction holds one of the tables.
+        ValidationError: phase, prefix or timeout are not allowed.
+        DatabaseUnavailableError: PostgreSQL cannot be reached, a long transaction holds one of the tables, or the time
+            was not enough.
         DatabaseError: PostgreSQL refuses, for lack of rights mostly.
     """
     wanted = _parts(phase)
     prefix = None if role_prefix is None else roles.check_prefix(role_prefix)
+    seconds = arguments.seconds("timeout", timeout, positive=True)
+    ends_at = asyncio.get_running_loop().time() + seconds
     try:
-        async with db.transaction() as transaction:
+        async with db.transaction(timeout=seconds) as transaction:
             name = await transaction.connection.fetchval("SELECT current_database()")
             await transaction.fetch_value("schema.lock", lock_key(name))
             await transaction.fetch_value("schema.limit_waiting", _LOCK_TIMEOUT)
@@ -142,6 +153,12 @@ async def install(db: Database, *, phase: Phase = "all", role_prefix: str | None
             message = (
                 f"A transaction is using the tables in schema {db.schema} of {db.where}; nothing was changed. "
                 "Install again when it has ended."
+            )
+            raise errors.DatabaseUnavailableError(message) from error
+        if isinstance(error.__cause__, TimeoutError) and asyncio.get_running_loop().time() >= ends_at:
+            message = (
+                f"Installing in schema {db.schema} of {db.where} took longer than {timeout}; nothing was changed. "
+                "Another installer may be at work, or the tables are large: install again with a longer timeout."
             )
             raise errors.DatabaseUnavailableError(message) from error
         raise

@@ -25,6 +25,8 @@ _CONNECT_SECONDS = 2.0
 #: The sidecar may have to wait for the database before it can hand out a row.
 _WELCOME_SECONDS = 30.0
 _GOODBYE_SECONDS = 5.0
+#: Between two tries of a sidecar that is not there yet.
+_POLL_SECONDS = 0.2
 _RECONNECT_FIRST_SECONDS = 0.1
 _RECONNECT_LAST_SECONDS = 1.0
 
@@ -74,6 +76,48 @@ class SidecarSession:
         self._task = asyncio.create_task(self._run(reader), name="pgqrs-session")
         assert self.worker_id is not None  # noqa: S101 - set by _connect
         return self.worker_id
+
+    async def open_within(self, seconds: float) -> WorkerId | None:
+        """Connect and be handed a worker, by a sidecar that may just be started anew.
+
+        Args:
+            seconds: how long to try; an answer that is on its way then is still waited for.
+
+        Returns:
+            The worker's id, or None where no sidecar answered in time.
+
+        Raises:
+            SessionError: it refused; see `open`.
+        """
+        give_up_at = asyncio.get_running_loop().time() + seconds
+        while True:
+            try:
+                return await self.open()
+            except OSError as error:
+                if asyncio.get_running_loop().time() > give_up_at:
+                    logger.warning("no sidecar, registering without it", extra={"error": str(error)})
+                    return None
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def take_up(self, *, every: float) -> bool:
+        """Try until the sidecar has taken up `worker_id`, a row that exists.
+
+        Args:
+            every: seconds between two tries.
+
+        Returns:
+            False when the row is stopped, so that there is nothing to take up.
+        """
+        while True:
+            await asyncio.sleep(every)
+            try:
+                await self.open()
+            except errors.WorkerReplacedError:
+                return False
+            except (OSError, errors.PgqrsError) as error:
+                logger.debug("still no sidecar", extra={"worker_id": self.worker_id, "error": str(error)})
+            else:
+                return True
 
     async def _connect(self) -> asyncio.StreamReader:
         async with asyncio.timeout(_CONNECT_SECONDS):
@@ -180,15 +224,17 @@ class SidecarSession:
             Whether the sidecar confirmed it; if not, the row is the caller's to stop.
         """
         self._closing = True
-        if self._writer is not None:
-            self._send(protocol.encode(protocol.GOODBYE))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GOODBYE_SECONDS):
-                    await self._bye.wait()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        self._drop()
+        try:
+            if self._writer is not None:
+                self._send(protocol.encode(protocol.GOODBYE))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_GOODBYE_SECONDS):
+                        await self._bye.wait()
+        finally:
+            self._drop()
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait([self._task])
         return self._bye.is_set()
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pgqrs import errors, names
+from pgqrs import errors, names, payloads
 from pgqrs.models import PodIdentity
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Settings:
     hostname: str
     pod: PodIdentity | None
     sidecar: SidecarAddress | None
+    #: The largest payload that a producer sends, in bytes of its JSON.
+    max_payload_bytes: int
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -59,7 +62,19 @@ class Settings:
             hostname=env.get("PGQRS_HOSTNAME") or socket.gethostname(),
             pod=pod,
             sidecar=_sidecar(env),
+            max_payload_bytes=_bytes(env, "PGQRS_MAX_PAYLOAD_BYTES", payloads.DEFAULT_MAX_PAYLOAD_BYTES),
         )
+
+
+def _bytes(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name)
+    if not text:
+        return default
+    # No payload of a digit more than this fits into PostgreSQL.
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) == 0:
+        message = f"{name} is {names.shown(text)}; it is a number of bytes from 1 to 9999999999, such as {default}."
+        raise errors.ConfigurationError(message)
+    return int(text)
 
 
 def _sidecar(env: Mapping[str, str]) -> SidecarAddress | None:

@@ -6,9 +6,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Self
 
-from pgqrs import errors, lifecycle, names
-from pgqrs.admin import DEFAULT_DRAIN, Admin, drain
+from pgqrs import arguments, errors, lifecycle, names
+from pgqrs.admin import Admin
 from pgqrs.database import Database
+from pgqrs.draining import DEFAULT_DRAIN, drain
 from pgqrs.models import MessageId, WorkerId, WorkerStatus
 from pgqrs.session import SidecarSession
 from pgqrs.settings import Settings
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 5.0
-#: How long a sidecar that the environment names is tried before the worker registers itself, and between two tries.
+#: How long stopping the row may take when a worker is closed; less than most processes are given to end.
+_STOP_SECONDS = 10.0
+#: How long a sidecar that the environment names is tried before the worker registers itself.
 _SIDECAR_SECONDS = 10.0
-_SIDECAR_POLL_SECONDS = 0.2
 
 
 class Worker:
@@ -78,10 +80,12 @@ class Worker:
         self._worker_id: WorkerId | None = None
         self._queue_info: QueueInfo | None = None
         self._session: SidecarSession | None = None
-        self._heartbeats: asyncio.Task[None] | None = None
+        self._patience: asyncio.Timeout | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._held: set[MessageId] = set()
         self._draining = asyncio.Event()
         self._closed = False
+        self._left = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(queue={self.queue!r}, worker_id={self._worker_id})"
@@ -122,32 +126,39 @@ class Worker:
             DatabaseUnavailableError: PostgreSQL cannot be reached.
         """
         async with self._registering:
-            if self._closed:
-                message = f"{self!r} is closed; make a new one."
-                raise errors.WorkerNotReadyError(message)
+            self._check_open()
             if self._worker_id is None:
                 self._worker_id = await self._open_session() or await self._register()
-                self._heartbeats = asyncio.create_task(self._send_heartbeats(), name="pgqrs-heartbeats")
+                if self._closed:
+                    # Meanwhile. Whoever closed it may have been cancelled and not wait for us.
+                    await self._leave()
+                    self._check_open()
+                self._background = [
+                    asyncio.create_task(self._send_heartbeats(), name="pgqrs-heartbeats"),
+                    asyncio.create_task(self._attach(), name="pgqrs-attach"),
+                ]
         return self._worker_id
+
+    def _check_open(self) -> None:
+        if self._closed:
+            message = f"{self!r} is closed; make a new one."
+            raise errors.WorkerNotReadyError(message)
 
     async def _open_session(self) -> WorkerId | None:
         """Let the sidecar hand out a row; None without a sidecar, or where the app wants an identity of its own."""
         session = self._new_session()
         if session is None:
             return None
-        give_up_at = asyncio.get_running_loop().time() + _SIDECAR_SECONDS
-        while True:
-            try:
-                worker_id = await session.open()
-            except OSError as error:
-                if asyncio.get_running_loop().time() > give_up_at:
-                    logger.warning("no sidecar, registering without it", extra={"error": str(error)})
-                    return None
-                # It may just be started anew.
-                await asyncio.sleep(_SIDECAR_POLL_SECONDS)
-            else:
-                self._session = session
-                return worker_id
+        try:
+            async with asyncio.timeout(None) as self._patience:
+                worker_id = await session.open_within(_SIDECAR_SECONDS)
+        except TimeoutError:
+            self._check_open()
+            raise
+        finally:
+            self._patience = None
+        self._session = session if worker_id is not None else None
+        return worker_id
 
     def _new_session(self) -> SidecarSession | None:
         address = self._settings.sidecar
@@ -157,16 +168,12 @@ class Worker:
         return SidecarSession(address, queue=self.queue, container=container, listener=self)
 
     async def _attach(self) -> None:
-        """Show the sidecar a row that this worker registered itself, so that it is told to drain and seen to die."""
+        """Show the sidecar a row that this worker registered itself; it must not hold up the heartbeats."""
         session = self._new_session()
-        if session is None:
+        if session is None or self._session is not None:
             return
         session.worker_id = self._worker_id
-        try:
-            await session.open()
-        except (OSError, errors.PgqrsError) as error:
-            logger.debug("still no sidecar", extra={"worker_id": self._worker_id, "error": str(error)})
-        else:
+        if await session.take_up(every=_HEARTBEAT_SECONDS):
             self._session = session
 
     async def _register(self) -> WorkerId:
@@ -184,20 +191,22 @@ class Worker:
         """Keep the row alive while no sidecar does; ends when the row is stopped."""
         while True:
             await asyncio.sleep(_HEARTBEAT_SECONDS)
-            if self._session is None:
-                await self._attach()
             if self._session is not None and self._session.connected:
                 continue
             try:
-                await self.heartbeat()
+                self._state_seen(await lifecycle.heartbeat(self._db, await self.start()))
             except errors.WorkerReplacedError:
                 logger.warning("worker was stopped from outside", extra={"worker_id": self._worker_id})
+                self._state_seen(WorkerStatus.STOPPED)
                 return
             except errors.WorkerNotReadyError:
                 # It was closed.
                 return
             except errors.PgqrsError as error:
                 logger.warning("heartbeat failed", extra={"worker_id": self._worker_id, "error": str(error)})
+
+    def _state_seen(self, status: WorkerStatus) -> None:
+        """Take what a heartbeat was answered; whoever loops over messages also learns it from the next call."""
 
     def drain_requested(self, seconds: float) -> None:
         """Take the sidecar's word that the pod ends."""
@@ -252,7 +261,11 @@ class Worker:
 
         Returns:
             How many messages had to be released.
+
+        Raises:
+            ValidationError: the timeout is no duration, or negative.
         """
+        arguments.seconds("timeout", timeout)
         worker_id = await self.start()
         self._draining.set()
         released = await drain(self._db, worker_id, timeout, reason="drained")
@@ -261,17 +274,38 @@ class Worker:
         return released
 
     async def aclose(self) -> None:
-        """End cleanly: the row is stopped and whatever it still holds is free for others."""
-        if self._closed:
-            return
+        """End cleanly: the row is stopped and whatever it still holds is free for others; iterations end.
+
+        May be called at any time, beside other calls and again after it was cancelled. A database that cannot be
+        reached, or was closed before, is no error: that is logged, and the reaper stops the row when it falls silent.
+        """
         self._closed = True
-        if self._heartbeats is not None:
-            self._heartbeats.cancel()
-            await asyncio.wait([self._heartbeats])
+        self._draining.set()
+        if self._patience is not None and not self._patience.expired():
+            # The sidecar sees the connection end, which stops a row that it was about to hand out.
+            self._patience.reschedule(0.0)
         try:
-            confirmed = self._session is not None and await self._session.close()
-            if self._worker_id is not None and not confirmed:
-                await lifecycle.stop(self._db, [self._worker_id], reason="closed")
+            # A registration under way must not leave a row behind; it is over when its deadline is.
+            async with self._registering:
+                await self._leave()
         finally:
             if not self._shared:
                 await self._db.aclose()
+
+    async def _leave(self) -> None:
+        """Give the row back, once; where that was cut short it can be repeated."""
+        background = [task for task in self._background if not task.done()]
+        for task in background:
+            task.cancel()
+        if self._left:
+            return
+        try:
+            confirmed = self._session is not None and await self._session.close()
+            await asyncio.gather(*background, return_exceptions=True)
+            if self._worker_id is not None and not confirmed:
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await lifecycle.stop(self._db, [self._worker_id], reason="closed")
+        except (errors.PgqrsError, TimeoutError) as error:
+            # Whoever closes can do nothing about it, and an error would hide the one that made it close.
+            logger.warning("row not stopped", extra={"worker_id": self._worker_id, "error": str(error)})
+        self._left = True

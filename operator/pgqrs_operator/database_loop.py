@@ -205,10 +205,19 @@ class DatabaseLoop:
         if now - self._verified_at < _VERIFY_SECONDS:
             return
         if any(queue.spec.connection.manage_schema and not queue.deleting for queue in self._assignment.queues):
-            await schema.install(self._database)
+            await self._install()
         else:
             await schema.verify(self._database)
         self._verified_at = now
+
+    async def _install(self) -> None:
+        """Install only where something is missing: it may take minutes, and waits for any other installer."""
+        try:
+            await schema.verify(self._database)
+        except errors.SchemaError:
+            await schema.install(self._database)
+            # While tables are altered nobody can send a heartbeat.
+            self._failed_at = asyncio.get_running_loop().time()
 
     async def _hold_all(self) -> None:
         """Nothing is written for a resource before it is sure to tell us of its end."""

@@ -38,6 +38,11 @@ FORMAT = click.option(
 )
 
 
+YES = click.option("--yes", is_flag=True, help="Do it without asking.")
+#: What is kept so is never removed.
+FOREVER = "forever"
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """The database as the options before the command's name give it; opened by the command that needs it."""
@@ -47,22 +52,38 @@ class Target:
 
 
 class Duration(_DurationType):
-    """A duration such as `90s`, `1h30m` or `7d`, and optionally a bare number of seconds."""
+    """A duration such as `90s`, `1h30m` or `7d`; optionally also a bare number of seconds, or the word `forever`."""
 
     name = "duration"
 
-    def __init__(self, *, bare_seconds: bool = False) -> None:
+    def __init__(self, *, bare_seconds: bool = False, or_forever: bool = False) -> None:
         self._bare_seconds = bare_seconds
+        self._or_forever = or_forever
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read the text of the command line; a default is a duration already."""
-        if not isinstance(value, str):
+        if not isinstance(value, str) or (self._or_forever and value == FOREVER):
             return value
         text = f"{value}s" if self._bare_seconds and value.isascii() and value.isdigit() else value
         try:
             return duration.parse(text, field=(param.opts[0] if param and param.opts else "the duration"))
         except errors.ValidationError as error:
             self.fail(str(error), param, ctx)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Go on only if somebody says yes, at the terminal or by the option.
+
+    Raises:
+        click.UsageError: nobody is there to be asked.
+        click.Abort: the answer is no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        message = f"{question} Nobody can be asked here: say --yes to do it."
+        raise click.UsageError(message)
+    click.confirm(question, abort=True)
 
 
 def ago(age: timedelta | None) -> str:

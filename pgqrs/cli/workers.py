@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pgqrs import admin as library
 from pgqrs.cli import running
 from pgqrs.cli.output import plain, say, show
+from pgqrs.draining import DEFAULT_DRAIN
+from pgqrs.handle import WorkerHandle
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -33,7 +34,6 @@ async def list_workers(admin: Admin, queue_name: str | None, form: str) -> None:
     if queue_name is None:
         found = await table.list()
     else:
-        await admin.get_queue(queue_name)
         found = await table.filter_by_queue(queue_name)
     queues = {queue.id: queue.queue_name for queue in await (await admin.get_queues()).list()}
     rows = [{**plain(one), "queue_name": queues.get(one.queue_id) if one.queue_id else None} for one in found]
@@ -97,7 +97,7 @@ async def worker_health(admin: Admin, queue_name: str | None, max_age: timedelta
 @click.option(
     "--drain-timeout",
     type=running.Duration(),
-    default=library.DEFAULT_DRAIN,
+    default=DEFAULT_DRAIN,
     show_default="25s",
     help="How long it may go on with what it holds; 0s stops it at once.",
 )
@@ -109,7 +109,7 @@ async def stop_worker(admin: Admin, worker_id: int, drain_timeout: timedelta, fo
     It gets no more messages and may finish what it holds. What it still holds when its time is up is released for
     others, and it can archive nothing of that any more.
     """
-    async with library.WorkerHandle(admin, worker_id) as handle:
+    async with WorkerHandle(admin, worker_id) as handle:
         before = await handle.status()
         released = await handle.drain(drain_timeout)
     already = before == "stopped"

@@ -9,15 +9,17 @@ ORDER BY m.id
 LIMIT $6
 
 -- name: replay
--- $1 ids. Those that are no dead letters (any more) are left alone.
+-- $1 ids. Those that are no dead letters (any more) are left alone. Tells who waits, as `messages.enqueue` does.
 WITH target AS MATERIALIZED (
     SELECT m.id FROM {schema}.pgqrs_messages m
     WHERE m.id = ANY($1::bigint[]) AND m.dead_reason IS NOT NULL AND m.archived_at IS NOT NULL
     ORDER BY m.id FOR UPDATE
 ), back AS (
-    UPDATE {schema}.pgqrs_messages m SET {replayed} WHERE m.id = {chosen} RETURNING m.id
+    UPDATE {schema}.pgqrs_messages m SET {replayed} WHERE m.id = {chosen} RETURNING m.id, m.queue_id
 )
-SELECT id FROM back
+SELECT id, (
+    SELECT pg_notify('pgqrs', '{schema} ' || q.id) FROM {schema}.pgqrs_queues q WHERE q.id = back.queue_id AND q.idle_until > now()
+) FROM back
 
 -- name: replay_matching
 -- The arguments of `list`; a page of what matches. What another one is replaying at this moment is left to it.
@@ -28,6 +30,8 @@ WITH target AS MATERIALIZED (
     LIMIT $6
     FOR UPDATE SKIP LOCKED
 ), back AS (
-    UPDATE {schema}.pgqrs_messages m SET {replayed} WHERE m.id = {chosen} RETURNING m.id
+    UPDATE {schema}.pgqrs_messages m SET {replayed} WHERE m.id = {chosen} RETURNING m.id, m.queue_id
 )
-SELECT id FROM back ORDER BY id
+SELECT id, (
+    SELECT pg_notify('pgqrs', '{schema} ' || q.id) FROM {schema}.pgqrs_queues q WHERE q.id = back.queue_id AND q.idle_until > now()
+) FROM back ORDER BY id

@@ -33,9 +33,13 @@ WHERE w.status <> 'stopped' AND ($1::text IS NULL OR q.queue_name = $1)
 ORDER BY w.heartbeat_at NULLS FIRST, w.id
 
 -- name: purgeable
--- What `reaping.workers` would remove. $1: how long ago they stopped at least; $2: one queue only.
+-- What `reaping.workers` would remove. $1: how long ago they stopped at least; $2: one queue only; $3: whether foreign keys
+-- hold those that messages refer to.
 SELECT {worker_columns} FROM {schema}.pgqrs_workers w
 WHERE w.status = 'stopped' AND coalesce(w.shutdown_at, w.heartbeat_at, w.started_at) < now() - $1::interval
   AND ($2::text IS NULL OR w.queue_id = (SELECT q.id FROM {schema}.pgqrs_queues q WHERE q.queue_name = $2))
   AND NOT EXISTS (SELECT FROM {schema}.pgqrs_workflow_runs r WHERE r.worker_id = w.id)
+  AND (NOT $3::boolean
+       OR NOT EXISTS (SELECT FROM {schema}.pgqrs_messages m WHERE m.producer_worker_id = w.id)
+          AND NOT EXISTS (SELECT FROM {schema}.pgqrs_messages m WHERE m.consumer_worker_id = w.id))
 ORDER BY w.id

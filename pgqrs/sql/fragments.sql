@@ -14,10 +14,11 @@ q.archive_retention, q.dead_retention, q.worker_retention
 
 -- name: held_target
 -- $1 worker, $2 ids: those that this worker holds, because only the holder of the lease may do anything with them. Locked
--- in the order of ids, so that two that finish the same messages do not wait for each other crosswise.
+-- in the order of ids, so that two that finish the same messages do not wait for each other crosswise. `IS TRUE` keeps other
+-- indexes than the key out of it: that of what a worker holds is full of traces of what it held before.
 WITH target AS MATERIALIZED (
     SELECT m.id FROM {schema}.pgqrs_messages m
-    WHERE m.id = ANY($2::bigint[]) AND m.consumer_worker_id = $1 AND m.archived_at IS NULL
+    WHERE m.id = ANY($2::bigint[]) AND (m.consumer_worker_id = $1 AND m.archived_at IS NULL) IS TRUE
     ORDER BY m.id FOR UPDATE
 )
 
@@ -25,6 +26,71 @@ WITH target AS MATERIALIZED (
 -- The ids that `done` changed, and the worker's state, so that a replaced process learns it.
 SELECT (SELECT w.status::text FROM {schema}.pgqrs_workers w WHERE w.id = $1) AS worker_status,
        ARRAY(SELECT id FROM done) AS ids
+
+-- name: completing
+-- `held_target` for a statement that also leases.
+target AS MATERIALIZED (
+    SELECT m.id FROM {schema}.pgqrs_messages m
+    WHERE m.id = ANY($5::bigint[]) AND (m.consumer_worker_id = $1 AND m.archived_at IS NULL) IS TRUE
+    ORDER BY m.id FOR UPDATE
+)
+
+-- name: leasing
+-- $1 worker, $2 most messages, $3 lease in seconds or NULL for the queue's own, $4 where in the order of `vt` to begin, or
+-- NULL for its head: where an old snapshot keeps the traces of what was leased before from being cleaned away, they are
+-- skipped with it.
+-- `worker` is locked before anything is chosen: who suspends or stops it waits for us, or we see that it is not ready.
+-- `candidate` is materialized, or the planner may run the locking select more than once. Its order is that of the partial
+-- index, so that a backlog of a million costs what an empty queue costs. What was leased too often goes to the dead letters.
+worker AS MATERIALIZED (
+    SELECT w.id, w.queue_id, w.heartbeat_at, q.read_limit,
+           coalesce(make_interval(secs => $3::float8), q.lease_duration) AS lease
+    FROM {schema}.pgqrs_workers w JOIN {schema}.pgqrs_queues q ON q.id = w.queue_id
+    WHERE w.id = $1 AND w.status IN ('ready', 'polling') AND NOT q.paused
+    FOR NO KEY UPDATE OF w
+), beat AS (
+    UPDATE {schema}.pgqrs_workers w SET heartbeat_at = now()
+    FROM worker WHERE w.id = worker.id AND worker.heartbeat_at < now() - interval '1 second'
+), candidate AS MATERIALIZED (
+    SELECT m.id, m.vt, m.enqueued_at, m.read_ct
+    FROM {schema}.pgqrs_messages m
+    WHERE m.queue_id = (SELECT queue_id FROM worker) AND m.archived_at IS NULL AND m.vt >= coalesce($4::timestamptz, '-infinity') AND m.vt <= now()
+    ORDER BY m.vt, m.enqueued_at, m.id
+    LIMIT $2
+    FOR UPDATE SKIP LOCKED
+), dead AS (
+    UPDATE {schema}.pgqrs_messages m
+    SET archived_at = now(), consumer_worker_id = NULL,
+        dead_reason = 'leased ' || m.read_ct || ' times, the limit is ' || worker.read_limit
+    FROM candidate, worker
+    WHERE m.id = candidate.id AND candidate.read_ct >= (SELECT read_limit FROM worker)
+    RETURNING m.id
+), leased AS (
+    UPDATE {schema}.pgqrs_messages m
+    SET consumer_worker_id = worker.id, vt = now() + worker.lease, read_ct = m.read_ct + 1,
+        dequeued_at = coalesce(m.dequeued_at, now())
+    FROM candidate, worker
+    WHERE m.id = candidate.id AND candidate.read_ct < (SELECT read_limit FROM worker)
+    RETURNING m.id, m.payload::text AS payload, m.headers::text AS headers, m.dedup_key, m.enqueued_at, m.read_ct,
+              candidate.vt AS visible_since
+)
+
+-- name: lease_answer
+-- First a row that tells of the worker: its state, so that a replaced process learns it; how many of the messages that were
+-- to be completed were; how many dead letters were met, which are no reason to believe that there is nothing to do; until
+-- when, and for how many seconds, everything is leased. Then a row for each message.
+SELECT w.status::text AS worker_status, w.queue_id, (SELECT count(*) FROM done)::int AS done,
+       (SELECT count(*) FROM dead)::int AS dead, now() + worker.lease AS vt,
+       extract(epoch FROM worker.lease)::float8 AS lease_seconds,
+       NULL::bigint AS id, NULL AS payload, NULL AS headers, NULL::text AS dedup_key, NULL::timestamptz AS enqueued_at,
+       NULL::int AS read_ct, NULL::timestamptz AS visible_since
+FROM {schema}.pgqrs_workers w LEFT JOIN worker ON true
+WHERE w.id = $1
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL,
+       l.id, l.payload, l.headers, l.dedup_key, l.enqueued_at, l.read_ct, l.visible_since
+FROM leased l
+ORDER BY visible_since NULLS FIRST, enqueued_at, id
 
 -- name: chosen
 -- The ids of `target` as an array: for a join the planner may read the whole table, for an array it goes by the primary key.

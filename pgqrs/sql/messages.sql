@@ -12,72 +12,53 @@ RETURNING id, (
     WHERE q.id = $1 AND q.idle_until > now() AND $3::float8 <= 0
 )
 
--- name: enqueue_keyed
--- As `enqueue`, with headers $5 on each and keys $6, NULL where a message has none. A key that a live message has adds
--- nothing, and the id of that one comes back. The ids are drawn first, in the given order, and the rows written in the
--- order of keys: two that send the same keys wait for each other, but never crosswise.
+-- name: enqueue_each
+-- As `enqueue`, where each has a delay in seconds ($3), headers ($5) and a key ($6) of its own; headers and key may be NULL.
+-- Where a live message has the key, none is added, and the id of that one comes back. The ids are drawn first, in the given
+-- order, and the rows written in the order of keys: two that send the same keys wait for each other, but never crosswise.
 -- `id` is NULL where somebody else's message of this key came or went while we ran: who asks again learns what became of it.
 WITH new AS MATERIALIZED (
-    SELECT nextval('{schema}.pgqrs_messages_id_seq') AS id, q.id AS queue_id, p.payload, p.key, p.position
+    SELECT nextval('{schema}.pgqrs_messages_id_seq') AS id, q.id AS queue_id, p.*
     FROM (SELECT id FROM {schema}.pgqrs_queues WHERE id = $1 FOR KEY SHARE) q,
-         unnest($2::text[], $6::text[]) WITH ORDINALITY AS p (payload, key, position)
+         unnest($2::text[], $3::float8[], $5::text[], $6::text[]) WITH ORDINALITY AS p (payload, delay, headers, key, position)
     ORDER BY p.position
 ), sent AS (
     INSERT INTO {schema}.pgqrs_messages
         (id, queue_id, payload, vt, enqueued_at, read_ct, producer_worker_id, headers, dedup_key)
-    SELECT id, queue_id, payload::jsonb, now() + make_interval(secs => $3::float8), now(), 0, $4, $5::jsonb, key
+    SELECT id, queue_id, payload::jsonb, now() + make_interval(secs => delay), now(), 0, $4, headers::jsonb, key
     FROM new
     ORDER BY key NULLS FIRST, position
-    ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
+    ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dead_reason IS NULL AND dedup_key IS NOT NULL DO NOTHING
     RETURNING id
 )
 SELECT coalesce(sent.id, (
            SELECT m.id FROM {schema}.pgqrs_messages m
-           WHERE m.queue_id = new.queue_id AND m.dedup_key = new.key AND m.archived_at IS NULL
+           WHERE m.queue_id = new.queue_id AND m.dedup_key = new.key AND m.archived_at IS NULL AND m.dead_reason IS NULL
        )) AS id,
        (SELECT pg_notify('pgqrs', '{schema} ' || q.id) FROM {schema}.pgqrs_queues q
-        WHERE q.id = $1 AND q.idle_until > now() AND $3::float8 <= 0)
+        WHERE q.id = $1 AND q.idle_until > now() AND 0 >= ANY ($3::float8[]))
 FROM new LEFT JOIN sent ON sent.id = new.id
 ORDER BY new.position
 
 -- name: dequeue
--- $1 worker, $2 most messages, $3 lease in seconds or NULL for the queue's own.
--- `worker` is locked before anything is chosen: who suspends or stops it waits for us, or we see that it is not ready.
--- `candidate` is materialized, or the planner may run the locking select more than once. Its order is that of the partial
--- index, so that a backlog of a million costs what an empty queue costs. What was leased too often goes to the dead letters.
-WITH worker AS MATERIALIZED (
-    SELECT w.id, w.queue_id, w.heartbeat_at, q.read_limit,
-           coalesce(make_interval(secs => $3::float8), q.lease_duration) AS lease
-    FROM {schema}.pgqrs_workers w JOIN {schema}.pgqrs_queues q ON q.id = w.queue_id
-    WHERE w.id = $1 AND w.status IN ('ready', 'polling') AND NOT q.paused
-    FOR NO KEY UPDATE OF w
-), beat AS (
-    UPDATE {schema}.pgqrs_workers w SET heartbeat_at = now()
-    FROM worker WHERE w.id = worker.id AND worker.heartbeat_at < now() - interval '1 second'
-), candidate AS MATERIALIZED (
-    SELECT m.id, m.vt, m.enqueued_at, m.read_ct
-    FROM {schema}.pgqrs_messages m
-    WHERE m.queue_id = (SELECT queue_id FROM worker) AND m.archived_at IS NULL AND m.vt <= now()
-    ORDER BY m.vt, m.enqueued_at, m.id
-    LIMIT $2
-    FOR UPDATE SKIP LOCKED
-), dead AS (
-    UPDATE {schema}.pgqrs_messages m
-    SET archived_at = now(), consumer_worker_id = NULL,
-        dead_reason = 'leased ' || m.read_ct || ' times, the limit is ' || worker.read_limit
-    FROM candidate, worker WHERE m.id = candidate.id AND candidate.read_ct >= worker.read_limit
-), leased AS (
-    UPDATE {schema}.pgqrs_messages m
-    SET consumer_worker_id = worker.id, vt = now() + worker.lease, read_ct = m.read_ct + 1,
-        dequeued_at = coalesce(m.dequeued_at, now())
-    FROM candidate, worker WHERE m.id = candidate.id AND candidate.read_ct < worker.read_limit
-    RETURNING m.id, m.queue_id, m.payload::text AS payload, m.headers::text AS headers, m.dedup_key, m.enqueued_at, m.vt, m.read_ct, m.consumer_worker_id,
-              candidate.vt AS visible_since
-)
-SELECT w.status::text AS worker_status, l.*
-FROM {schema}.pgqrs_workers w LEFT JOIN leased l ON true
-WHERE w.id = $1
-ORDER BY l.visible_since, l.enqueued_at, l.id
+-- For $1 to $4 see `leasing`.
+WITH done AS (SELECT WHERE false), {leasing}
+{lease_answer}
+
+-- name: archive_and_dequeue
+-- One round trip and one commit for a worker that goes on: archives those of $5 that it holds, and leases the next ones.
+-- For $1 to $4 see `leasing`. Completing works in every state of the worker, leasing in some.
+WITH {completing}, done AS (
+    UPDATE {schema}.pgqrs_messages m SET archived_at = now(), dead_reason = NULL FROM target WHERE m.id = target.id RETURNING m.id
+), {leasing}
+{lease_answer}
+
+-- name: delete_and_dequeue
+-- The same for messages that are not kept.
+WITH {completing}, done AS (
+    DELETE FROM {schema}.pgqrs_messages m USING target WHERE m.id = target.id RETURNING m.id
+), {leasing}
+{lease_answer}
 
 -- name: archive
 -- Of the messages $2 those that the worker $1 holds; `fragments.held_target` says why. So with the four that follow.
@@ -117,6 +98,65 @@ ORDER BY l.visible_since, l.enqueued_at, l.id
     FROM target WHERE m.id = target.id RETURNING m.id
 )
 {held_answer}
+
+-- name: renew
+-- The leases of messages that are being handled begin anew; $3 as in `leasing`.
+{held_target}, done AS (
+    UPDATE {schema}.pgqrs_messages m
+    SET vt = now() + coalesce(make_interval(secs => $3::float8), q.lease_duration)
+    FROM target, {schema}.pgqrs_queues q WHERE m.id = target.id AND q.id = m.queue_id RETURNING m.id
+)
+{held_answer}
+
+-- name: give_back
+-- Messages that nobody began to handle: they go to the head of the queue, and it does not count that they were leased.
+{held_target}, done AS (
+    UPDATE {schema}.pgqrs_messages m
+    SET consumer_worker_id = NULL, read_ct = greatest(m.read_ct - 1, 0), vt = least(m.enqueued_at, now())
+    FROM target WHERE m.id = target.id RETURNING m.id
+)
+{held_answer}
+
+-- name: give_back_others
+-- The same for all that the worker $1 holds and does not know of, other than $2: the answer that told of them was lost.
+WITH target AS MATERIALIZED (
+    SELECT m.id FROM {schema}.pgqrs_messages m
+    WHERE m.consumer_worker_id = $1 AND m.archived_at IS NULL AND m.id <> ALL ($2::bigint[])
+    ORDER BY m.id FOR UPDATE
+), done AS (
+    UPDATE {schema}.pgqrs_messages m
+    SET consumer_worker_id = NULL, read_ct = greatest(m.read_ct - 1, 0), vt = least(m.enqueued_at, now())
+    FROM target WHERE m.id = target.id RETURNING m.id
+)
+{held_answer}
+
+-- name: fail
+-- Of each of the messages $2: after how many seconds it is tried again ($3), NULL for never, and why it failed ($4). What was
+-- leased as often as the queue allows is not tried again either.
+WITH target AS MATERIALIZED (
+    SELECT m.id, failed.delay, failed.reason
+    FROM {schema}.pgqrs_messages m
+        JOIN unnest($2::bigint[], $3::float8[], $4::text[]) AS failed (id, delay, reason) ON failed.id = m.id
+    WHERE m.id = ANY($2::bigint[]) AND (m.consumer_worker_id = $1 AND m.archived_at IS NULL) IS TRUE
+    ORDER BY m.id FOR UPDATE OF m
+), verdict AS (
+    SELECT target.id, target.delay IS NULL OR m.read_ct >= q.read_limit AS dead
+    FROM target JOIN {schema}.pgqrs_messages m ON m.id = target.id JOIN {schema}.pgqrs_queues q ON q.id = m.queue_id
+), done AS (
+    UPDATE {schema}.pgqrs_messages m
+    SET consumer_worker_id = NULL,
+        vt = CASE WHEN verdict.dead THEN m.vt ELSE now() + make_interval(secs => target.delay) END,
+        archived_at = CASE WHEN verdict.dead THEN now() END,
+        dead_reason = CASE
+            WHEN target.delay IS NULL THEN target.reason
+            WHEN verdict.dead THEN 'failed ' || m.read_ct || ' times, at last with ' || target.reason
+            -- A letter that upstream replayed keeps its reason, or its key would come to life beside another one.
+            ELSE m.dead_reason
+        END
+    FROM target, verdict WHERE m.id = target.id AND verdict.id = target.id
+    RETURNING m.id, verdict.dead
+)
+{held_answer}, ARRAY(SELECT id FROM done WHERE dead) AS dead
 
 -- name: count
 SELECT count(*) FROM {schema}.pgqrs_messages

@@ -55,8 +55,9 @@ WITH target AS MATERIALIZED (
 DELETE FROM {schema}.pgqrs_messages m WHERE m.id = {chosen} RETURNING m.id
 
 -- name: counts
--- $1 queue, $2 the most that is counted of each. `archive` is how many archived messages were looked at, dead ones included.
-SELECT ready.ready, later.delayed, later.leased, dead.dead, archived.archived, archived.archive
+-- $1 one queue only, or NULL for all; $2 the most that is counted of each. `archive` is how many archived messages were
+-- looked at, dead ones included.
+SELECT q.queue_name, ready.ready, later.delayed, later.leased, dead.dead, archived.archived, archived.archive
 FROM {schema}.pgqrs_queues q, {live_counts}, LATERAL (
     SELECT count(*) FILTER (WHERE found.dead_reason IS NULL)::int AS archived, count(*)::int AS archive
     FROM (
@@ -64,7 +65,7 @@ FROM {schema}.pgqrs_queues q, {live_counts}, LATERAL (
         WHERE m.queue_id = q.id AND m.archived_at IS NOT NULL ORDER BY m.archived_at LIMIT $2::int
     ) found
 ) archived
-WHERE q.queue_name = $1
+WHERE $1::text IS NULL OR q.queue_name = $1
 
 -- name: lock
 SELECT q.id FROM {schema}.pgqrs_queues q WHERE q.queue_name = $1 FOR UPDATE

@@ -17,10 +17,11 @@ SELECT w.owner FROM {schema}.pgqrs_workers w WHERE w.pod_uid = $1 ORDER BY w.id 
 UPDATE {schema}.pgqrs_workers SET name = name || '#' || id WHERE id = $1
 
 -- name: free_port
--- The smallest number that no worker of this host holds; a row that fell silent holds its number until it is stopped.
+-- The smallest number that no worker of this host holds; a row that fell silent holds its number until it is stopped. Not
+-- `NOT EXISTS`, which the planner may turn into a join that reads all workers.
 SELECT n::int
 FROM generate_series(1, 1 + (SELECT count(*) FROM {schema}.pgqrs_workers w WHERE w.hostname = $1 AND w.status <> 'stopped')) n
-WHERE NOT EXISTS (SELECT FROM {schema}.pgqrs_workers w WHERE w.name = $1 || ':' || n AND w.status <> 'stopped')
+WHERE (SELECT w.id FROM {schema}.pgqrs_workers w WHERE w.name = $1 || ':' || n AND w.status <> 'stopped') IS NULL
 ORDER BY n LIMIT 1
 
 -- name: insert

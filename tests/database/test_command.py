@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -23,10 +25,11 @@ _PROGRAM = _BIN / "pgqrs"
 _CRONTAB = re.compile(r"^(?:[0-9*/,-]+ ){5}(?=\S)")
 
 
-def run(dsn: str | None, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(dsn: str | None, *arguments: str, stdin: int | None = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [_PROGRAM, *arguments],
         env={"PGQRS_DSN": dsn} if dsn else {},
+        stdin=stdin,
         capture_output=True,
         text=True,
         timeout=60,
@@ -59,6 +62,120 @@ async def test_install_create_and_list(empty_dsn: str) -> None:
     assert again.returncode == 1
     assert "already" in again.stderr
     assert [row["queue_name"] for row in answer(empty_dsn, "queue", "list")] == ["emails"]
+
+
+async def test_the_parts_of_the_schema_are_installed_one_by_one(empty_dsn: str) -> None:
+    early = run(empty_dsn, "install", "--phase", "post")
+    assert early.returncode == 1
+    assert "pre" in early.stderr
+    assert run(empty_dsn, "install", "--phase", "pre").returncode == 0
+    assert run(empty_dsn, "verify", "--phase", "pre").returncode == 0
+    assert run(empty_dsn, "verify").returncode == 1
+    assert run(empty_dsn, "install", "--phase", "post").returncode == 0
+    assert run(empty_dsn, "verify").returncode == 0
+
+
+async def test_roles_are_made(empty_dsn: str) -> None:
+    assert run(empty_dsn, "install", "--roles", "Not Allowed").returncode == 1
+    assert run(empty_dsn, "install", "--roles", "command_").returncode == 0
+    connection = await asyncpg.connect(empty_dsn)
+    try:
+        assert await connection.fetchval("SELECT has_table_privilege('command_observer', 'pgqrs_queues', 'SELECT')")
+    finally:
+        # Roles belong to the whole server.
+        for kind in ("owner", "producer", "consumer", "observer"):
+            await connection.execute(f"REASSIGN OWNED BY command_{kind} TO CURRENT_USER")
+            await connection.execute(f"DROP OWNED BY command_{kind}")
+            await connection.execute(f"DROP ROLE command_{kind}")
+        await connection.close()
+
+
+async def test_messages_are_counted(dsn: str, admin: pgqrs.Admin) -> None:
+    await admin.create_queue("emails")
+    async with pgqrs.Producer(admin, "emails") as producer:
+        await producer.enqueue_batch([1, 2])
+        await producer.enqueue(3, delay=timedelta(hours=1))
+    expected = {"ready": 2, "delayed": 1, "leased": 0, "dead": 0, "archived": 0, "capped": []}
+    assert answer(dsn, "queue", "counts", "emails") == [{"queue_name": "emails", **expected}]
+    (listed,) = answer(dsn, "queue", "list")
+    assert expected.items() <= listed.items()
+    await _statement(dsn, "INSERT INTO pgqrs_messages (queue_id, payload) SELECT 1, '1' FROM generate_series(1, 10000)")
+    for command in (["queue", "counts", "emails"], ["queue", "list"]):
+        assert "10000+" in run(dsn, *command).stdout
+
+
+async def test_a_purge_asks_first(dsn: str, admin: pgqrs.Admin) -> None:
+    await admin.create_queue("emails")
+    async with pgqrs.Producer(admin, "emails") as producer, pgqrs.Consumer(admin, "emails") as consumer:
+        first, _, _ = await producer.enqueue_batch([1, 2, 3])
+        await consumer.dequeue()
+        await consumer.archive(first)
+    unasked = run(dsn, "queue", "purge", "emails")
+    assert (unasked.returncode, unasked.stdout) == (2, "")
+    assert "--yes" in unasked.stderr
+    assert (await admin.queue_counts("emails")).ready == 2
+    assert run(dsn, "queue", "purge", "emails", "--yes").stdout == "2 message(s) removed\n"
+    assert await admin.queue_counts("emails") == pgqrs.QueueCounts(archived=1)
+    assert answer(dsn, "queue", "purge", "emails", "--archive", "--yes") == {"queue_name": "emails", "removed": 1}
+
+
+@pytest.mark.parametrize(("reply", "left"), [("y", 0), ("n", 1)])
+async def test_at_a_terminal_a_purge_is_confirmed(dsn: str, admin: pgqrs.Admin, reply: str, left: int) -> None:
+    await admin.create_queue("emails")
+    async with pgqrs.Producer(admin, "emails") as producer:
+        await producer.enqueue(1)
+    terminal, inside = pty.openpty()
+    try:
+        os.write(terminal, f"{reply}\n".encode())
+        result = run(dsn, "queue", "purge", "emails", stdin=inside)
+    finally:
+        os.close(terminal)
+        os.close(inside)
+    assert "Remove all live messages of queue emails in " in result.stdout
+    assert result.returncode == left
+    assert (await admin.queue_counts("emails")).ready == left
+
+
+async def test_retention_is_shown_changed_and_reaped_by(dsn: str, admin: pgqrs.Admin) -> None:
+    await admin.create_queue("emails")
+    assert run(dsn, "queue", "retention", "emails").stdout.splitlines()[1].split() == ["emails", *["forever"] * 3]
+    assert run(dsn, "queue", "retention", "emails", "--archived", "7d", "--workers", "30d").returncode == 0
+    assert answer(dsn, "queue", "retention", "emails", "--workers", "forever", "--dead", "0s") == [
+        {"queue_name": "emails", "archived": "168h", "dead": "0s", "workers": None}
+    ]
+    async with pgqrs.Producer(admin, "emails") as producer, pgqrs.Consumer(admin, "emails") as consumer:
+        dead, _ = await producer.enqueue_batch([1, 2])
+        await consumer.dequeue(2)
+        await consumer.dead_letter(dead, "x")
+        await _age(dsn, consumer.worker_id, "heartbeat_at", timedelta(minutes=2))
+        assert run(dsn, "reap", "--queue", "emails").stdout.splitlines() == [
+            "1 silent worker(s) stopped, 1 message(s) released, 0 message(s) dead",
+            "0 archived message(s), 1 dead letter(s), 0 stopped worker(s) removed",
+        ]
+        await _age(dsn, producer.worker_id, "heartbeat_at", timedelta(minutes=2))
+        assert answer(dsn, "reap")["silent_workers"] == {str(producer.worker_id): 0}
+
+
+async def test_dead_letters_are_listed_and_sent_again(dsn: str, admin: pgqrs.Admin) -> None:
+    await admin.create_queue("emails")
+    async with pgqrs.Producer(admin, "emails") as producer, pgqrs.Consumer(admin, "emails") as consumer:
+        first, second, third = await producer.enqueue_batch([{"to": "ü\x1b[2J"}, 2, 3])
+        await consumer.dequeue(3)
+        await consumer.dead_letter_many([first, second], "no\x1b[2J\nbody")
+        await consumer.dead_letter(third, "timeout")
+    listed = run(dsn, "dead-letter", "list", "--queue", "emails")
+    assert len(listed.stdout.splitlines()) == 4
+    assert "no\\x1b[2J\\nbody" in listed.stdout
+    assert "\x1b" not in listed.stdout
+    page = answer(dsn, "dead-letter", "list", "--queue", "emails", "--reason", "no%", "--after", "1", "--limit", "5")
+    assert [(row["id"], row["payload"], row["reason"]) for row in page] == [(second, 2, "no\x1b[2J\nbody")]
+    replay = ("dead-letter", "replay")
+    assert answer(dsn, *replay, "--queue", "emails", "--reason", "time%") == {"replayed": 1, "missing": []}
+    again = run(dsn, *replay, "--id", str(first), "--id", str(third))
+    assert (again.returncode, again.stdout) == (1, "1 dead letter(s) sent again\n")
+    assert again.stderr == f"pgqrs: There is no dead letter {third}; see pgqrs dead-letter list.\n"
+    assert run(dsn, *replay, "--queue", "emails").stdout == "1 dead letter(s) sent again\n"
+    assert (await admin.queue_counts("emails")).ready == 3
 
 
 async def _page_commands(dsn: str, title: str) -> list[subprocess.CompletedProcess[str]]:
@@ -270,6 +387,13 @@ async def test_another_schema_is_looked_after(empty_dsn: str) -> None:
         ["worker", "purge", "--older-than", "1d", "--queue", "nope"],
         ["worker", "purge", "--older-than", "1d", "--queue", "nope", "--dry-run"],
         ["worker", "stop", "--id", "999"],
+        ["queue", "counts", "nope"],
+        ["queue", "purge", "nope", "--yes"],
+        ["queue", "retention", "nope"],
+        ["queue", "retention", "nope", "--dead", "1d"],
+        ["reap", "--queue", "nope"],
+        ["dead-letter", "list", "--queue", "nope"],
+        ["dead-letter", "replay", "--queue", "nope"],
     ],
 )
 async def test_what_is_not_there_is_one_line_and_exit_code_1(dsn: str, arguments: list[str]) -> None:
@@ -287,9 +411,18 @@ async def test_what_is_not_there_is_one_line_and_exit_code_1(dsn: str, arguments
         ["worker", "purge", "--older-than", "7"],
         ["worker", "stop", "--id", "one"],
         ["worker", "stop"],
+        ["install", "--phase", "before"],
+        ["queue", "purge", "emails"],
+        ["queue", "retention", "emails", "--dead", "never"],
+        ["dead-letter", "list"],
+        ["dead-letter", "list", "--queue", "emails", "--limit", "0"],
+        ["dead-letter", "replay"],
+        ["dead-letter", "replay", "--queue", "emails", "--id", "1"],
+        ["dead-letter", "replay", "--id", "1", "--reason", "x"],
     ],
 )
-async def test_what_cannot_be_understood_is_exit_code_2(dsn: str, arguments: list[str]) -> None:
+async def test_what_cannot_be_understood_is_exit_code_2(dsn: str, admin: pgqrs.Admin, arguments: list[str]) -> None:
+    await admin.create_queue("emails")
     assert run(dsn, *arguments).returncode == 2
 
 
@@ -302,7 +435,19 @@ def test_what_cannot_work_is_one_line_without_the_password(dsn_text: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["queue", "create"], ["queue", "list"], ["worker"], ["worker", "health"], ["worker", "stop"]]
+    "arguments",
+    [
+        [],
+        ["install"],
+        ["reap"],
+        ["queue", "create"],
+        ["queue", "list"],
+        ["queue", "purge"],
+        ["dead-letter", "replay"],
+        ["worker"],
+        ["worker", "health"],
+        ["worker", "stop"],
+    ],
 )
 def test_help_needs_no_database(arguments: list[str]) -> None:
     result = run(None, *arguments, "--help")

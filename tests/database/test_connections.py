@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import socket
 import sys
 import time
@@ -15,6 +17,7 @@ import asyncpg
 import pytest
 
 import pgqrs
+from pgqrs import connecting
 from pgqrs.database import Database
 from pgqrs_operator import certificates
 from tests.support.pgbouncer import PgBouncer
@@ -118,7 +121,7 @@ async def locked(dsn: str) -> AsyncIterator[None]:
         await holder.close()
 
 
-async def running(observer: asyncpg.Connection, text: str) -> bool:
+async def running(observer: asyncpg.Connection | asyncpg.Pool, text: str) -> bool:
     """Whether the server is at work on a statement with this text, and not waiting for its client."""
     found = await observer.fetchval(
         "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event IS DISTINCT FROM 'ClientRead' "
@@ -209,6 +212,17 @@ async def test_a_first_host_that_swallows_does_not_keep_us_from_the_second(dsn: 
         assert proxy.accepted == tried, "the host that served is asked first"
 
 
+async def test_a_server_that_falls_silent_after_the_login_has_no_more_time_than_before(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(_: connecting.Connection) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(connecting.Connection, "keep_statements", silent)
+    async with Database(dsn) as db:
+        await fails(count(db))
+
+
 async def test_cut_connections_are_replaced(proxied: Database, proxy: Proxy) -> None:
     await fill(proxied, 4)
     proxy.cut()
@@ -240,13 +254,13 @@ async def test_dead_idle_connections_are_noticed_once_and_all_left(proxied: Data
 async def test_a_line_that_dies_under_a_statement_or_a_transaction_is_noticed(
     dsn: str, proxied: Database, proxy: Proxy, observer: asyncpg.Connection
 ) -> None:
-    async def transaction() -> None:
-        async with proxied.transaction() as open_transaction:
+    async def transaction(timeout: float | None = None) -> None:
+        async with proxied.transaction(timeout=timeout) as open_transaction:
             await open_transaction.fetch_value("workers.count")
 
-    await fill(proxied, 2)
+    await fill(proxied, 3)
     async with locked(dsn):
-        calls = [asyncio.create_task(count(proxied)), asyncio.create_task(transaction())]
+        calls = [asyncio.create_task(call) for call in (count(proxied), transaction(), transaction(timeout=600))]
         await eventually(lambda: running(observer, "pgqrs_workers"))
         proxy.swallow()
         await asyncio.gather(*map(fails, calls))
@@ -280,6 +294,39 @@ async def test_a_statement_that_really_waits_is_left_in_peace(dsn: str, proxied:
         done, _ = await asyncio.wait([waiting], timeout=8)
         assert not done
     assert await waiting == 0
+
+
+async def test_a_process_without_a_file_to_spare_does_not_take_its_server_for_dead(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "SILENCE_SECONDS", 0.05)
+    looks: list[OSError] = []
+    look = connecting.Connector.open
+
+    async def note(self: connecting.Connector, *args: object, **more: object) -> connecting.Connection:
+        try:
+            return await look(self, *args, **more)
+        except OSError as error:
+            looks.append(error)
+            raise
+
+    async with Database(dsn) as db, locked(dsn):
+        await fill(db, 2)
+        monkeypatch.setattr(connecting.Connector, "open", note)
+        waiting = asyncio.create_task(count(db))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            async with asyncio.timeout(20):
+                while len(looks) < 3:
+                    assert not waiting.done(), waiting.result()
+                    await asyncio.sleep(0.01)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert "Too many open files" in str(looks[-1])
+        waiting.cancel()
 
 
 async def test_a_deadline_holds_for_the_whole_call_and_the_statement_ends_with_it(
@@ -346,6 +393,73 @@ async def test_a_transaction_that_fails_is_rolled_back_and_its_connection_is_use
         assert await db.fetch("queues.list") == []
 
 
+@asynccontextmanager
+async def sending(dsn: str, timeout: float) -> AsyncIterator[pgqrs.Producer]:
+    """A producer each of whose calls has this many seconds, and a queue."""
+    async with pgqrs.Admin(dsn) as admin:
+        await admin.create_queue("emails")
+        async with pgqrs.Producer(admin, "emails") as producer:
+            await producer.enqueue("first")
+            admin.database.timeout = timeout
+            yield producer
+            admin.database.timeout = 30.0
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+@pytest.mark.parametrize("key", [None, "once"])
+async def test_sending_on_a_dead_connection_of_the_app_ends_with_the_deadline(
+    dsn: str, proxy: Proxy, key: str | None, *, in_transaction: bool
+) -> None:
+    connection = await asyncpg.connect(through(proxy, dsn))
+    try:
+        if in_transaction:
+            await connection.transaction().start()
+        async with sending(dsn, timeout=0.5) as producer:
+            proxy.swallow()
+            await fails(producer.enqueue("lost", key=key, connection=connection))
+        begins = key is not None and not in_transaction
+        assert connection.is_closed() is begins, "only one that may be in a transaction of ours is taken from the app"
+    finally:
+        connection.terminate()
+
+
+async def test_a_line_that_dies_under_a_message_of_the_app_does_not_commit_a_part_later(
+    dsn: str, proxy: Proxy, observer: asyncpg.Connection
+) -> None:
+    connection = await asyncpg.connect(through(proxy, dsn))
+    async with sending(dsn, timeout=2.0) as producer:
+        async with observer.transaction():
+            await observer.execute("LOCK pgqrs_messages")
+            sent = asyncio.create_task(producer.enqueue_batch([1, 2], keys=["a", "b"], connection=connection))
+            async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
+                await eventually(lambda: running(pool, "pgqrs_messages"))
+            proxy.swallow()
+            await fails(sent)
+        assert connection.is_closed(), "whether it is in a transaction of ours nobody knows"
+        assert await observer.fetchval("SELECT count(*) FROM pgqrs_messages") == 1
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+async def test_a_deadline_leaves_the_app_its_connection_and_its_transaction(
+    dsn: str, observer: asyncpg.Connection, *, in_transaction: bool
+) -> None:
+    connection = await asyncpg.connect(dsn)
+    async with sending(dsn, timeout=0.5) as producer:
+        block = connection.transaction() if in_transaction else None
+        if block:
+            await block.start()
+        async with observer.transaction():
+            await observer.execute("LOCK pgqrs_messages")
+            await fails(producer.enqueue("late", key="once", connection=connection))
+        assert connection.is_in_transaction() is in_transaction
+        await producer.enqueue("in time", key="once", connection=connection)
+        if block:
+            await block.commit()
+        payloads = [row["payload"] for row in await observer.fetch("SELECT payload FROM pgqrs_messages ORDER BY id")]
+        assert payloads == ['"first"', '"in time"']
+    await connection.close()
+
+
 async def test_the_kernel_watches_the_line(dsn: str) -> None:
     async with Database(dsn) as db, db.connection() as connection:
         line = getattr(connection, "_transport").get_extra_info("socket")  # noqa: B009 - asyncpg shows it to nobody
@@ -360,6 +474,28 @@ async def test_the_server_is_asked_to_watch_the_line_too(dsn: str) -> None:
         if sys.platform == "linux":
             assert 0 < int(await connection.fetchval("SELECT current_setting('tcp_keepalives_idle')")) <= 60
         assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "14s"
+
+
+async def test_closing_that_is_cancelled_leaves_no_connection_open(dsn: str, observer: asyncpg.Connection) -> None:
+    async def opened() -> int:
+        return int(await observer.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leaving'"))
+
+    db = Database(dsn, application_name="leaving")
+    await fill(db, 3)
+    db.listener.want()
+
+    async def hears() -> bool:
+        return db.listener.hears
+
+    await eventually(hears)
+    assert await opened() == 4
+    closing = asyncio.create_task(db.aclose())
+    # It waits for the listener now, which says goodbye to the server.
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert closing.cancelled()
+    await eventually(lambda: _is(opened, 0))
 
 
 async def test_a_closed_client_says_so(dsn: str) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from datetime import timedelta
 from importlib import metadata
@@ -22,7 +24,7 @@ from tests.support.markdown import blocks
 from tests.support.reader import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 _PAGE = Path(__file__).parents[2] / "docs" / "library.md"
 _BIN = Path(sys.executable).parent
@@ -59,13 +61,15 @@ def test_every_block_has_a_test_below() -> None:
         "python": {
             "The library": 1,
             "Send": 2,
+            "Handle": 3,
             "Receive": 3,
+            "Look after queues": 1,
             "In a pod": 1,
             "The life of a worker": 2,
             "Errors": 1,
             "Test your app": 2,
         },
-        "sh": {"Install": 2, "The life of a worker": 1},
+        "sh": {"Install": 2, "Look after queues": 1, "The life of a worker": 1},
         "": {"Errors": 1},
     }
 
@@ -127,6 +131,55 @@ async def test_send(reader: Reader) -> None:
     assert [message.payload["to"][:3] for message in found] == ["ada", "bob", "eve"]
 
 
+async def _until(counts: Callable[[pgqrs.QueueCounts], bool], admin: pgqrs.Admin) -> None:
+    async with asyncio.timeout(30):
+        while not counts(await admin.queue_counts("emails")):
+            await asyncio.sleep(0.02)
+
+
+async def test_handle(reader: Reader) -> None:
+    post = Post()
+    async with pgqrs.Producer(reader.admin, "emails") as producer:
+        await producer.enqueue_batch(["a", "b", "c"])
+    running = asyncio.create_task(reader.run("Handle 1", send_email=post))
+    await _until(lambda counts: counts.archived == 3, reader.admin)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await running
+    assert post.sent == ["a", "b", "c"]
+    (consumer,) = [info for info in await (await reader.admin.get_workers()).list() if info.stop_reason == "drained"]
+    assert consumer.status == "stopped"
+
+
+async def test_a_handler_decides(reader: Reader) -> None:
+    async def post(_: Any) -> int:
+        return 429
+
+    async with pgqrs.Producer(reader.admin, "emails") as producer, pgqrs.Consumer(reader.admin, "emails") as consumer:
+        await producer.enqueue_batch([{"to": "ada@example.com"}, {}])
+        running = asyncio.create_task(reader.run("Handle 2", post=post, timedelta=timedelta, consumer=consumer))
+        await _until(lambda counts: (counts.delayed, counts.dead) == (1, 1), reader.admin)
+        await consumer.drain()
+        await running
+    (letter,) = await (await reader.admin.get_messages()).dead_letters("emails")
+    assert letter.reason == "there is nobody to send it to"
+
+
+async def test_middleware_stands_around(reader: Reader, capsys: pytest.CaptureFixture[str]) -> None:
+    post = Post()
+
+    async def send(message: pgqrs.Message) -> None:
+        await post(message.payload)
+
+    async with pgqrs.Producer(reader.admin, "emails") as producer, pgqrs.Consumer(reader.admin, "emails") as consumer:
+        message_id = await producer.enqueue("a")
+        running = asyncio.create_task(reader.run("Handle 3", send=send, time=time, consumer=consumer))
+        await _until(lambda counts: counts.archived == 1, reader.admin)
+        await consumer.drain()
+        await running
+    assert post.sent == ["a"]
+    assert re.fullmatch(rf"message {message_id} took 0\.\d{{3}} s\n", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("commits", [True, False])
 async def test_send_within_the_app_s_own_transaction(reader: Reader, *, commits: bool) -> None:
     connection = await asyncpg.connect(reader.dsn)
@@ -180,6 +233,28 @@ async def test_dead_letters_are_sent_again(reader: Reader, capsys: pytest.Captur
     assert capsys.readouterr().out == "{} there is nobody to send it to\n"
     assert names["replayed"] == 1
     assert (await reader.admin.queue_counts("emails")).ready == 1
+
+
+async def test_queues_are_looked_after(reader: Reader, capsys: pytest.CaptureFixture[str]) -> None:
+    names = await reader.run("Look after queues 1", timedelta=timedelta)
+    assert capsys.readouterr().out == "0 0 0 0\n"
+    assert (names["counts"], names["removed"]) == (pgqrs.QueueCounts(), 0)
+    with pytest.raises(pgqrs.QueueNotFoundError):
+        await reader.admin.get_queue("reports")
+
+
+async def test_queues_are_looked_after_by_commands(reader: Reader) -> None:
+    (block,) = [block for block in blocks(_PAGE, "sh") if block.heading == "Look after queues"]
+    async with pgqrs.Producer(reader.admin, "emails") as producer, pgqrs.Consumer(reader.admin, "emails") as consumer:
+        letter = await producer.enqueue("a")
+        await consumer.dequeue()
+        await consumer.dead_letter(letter, "there is nobody to send it to")
+        result = await asyncio.to_thread(_shell, block.code, reader.dsn)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "there is nobody to send it to" in result.stdout
+    assert "1 dead letter(s) sent again" in result.stdout
+    assert result.stdout.splitlines()[-1] == "1 message(s) removed"
+    assert (await reader.admin.get_queue("emails")).retention == pgqrs.QueueRetention(archived=timedelta(days=7))
 
 
 async def test_in_a_pod_nothing_is_configured(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,6 +220,33 @@ async def test_a_listener_on_a_dead_line_is_noticed(
     assert producer.worker_id
 
 
+async def test_a_listener_that_was_closed_stays_closed(dsn: str, producer: pgqrs.Producer) -> None:
+    async with pgqrs.Admin(dsn) as admin, pgqrs.Consumer(admin, producer.queue) as consumer:
+        ear = admin.database.listener
+        waiter = listener.Waiter(ear, consumer.worker_id)
+        while not ear.hears:
+            await waiter.wait(asyncio.Event())
+        await ear.aclose()
+        for _ in range(3):
+            await waiter.wait(asyncio.Event())
+        # There is work, so the mark would be taken off.
+        waiter.found()
+        assert not ear.hears
+        assert {"pgqrs-listener", "pgqrs-unmark"}.isdisjoint(task.get_name() for task in asyncio.all_tasks())
+
+
+async def test_a_listener_does_not_try_again_what_only_another_setting_could_change(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="pgqrs.listener")
+    async with Database(f"{dsn}?sslmode=sometimes") as db:
+        db.listener.want()
+        (running,) = (task for task in asyncio.all_tasks() if task.get_name() == "pgqrs-listener")
+        async with asyncio.timeout(20):
+            await running
+    assert [record.message for record in caplog.records] == ["not listening"]
+
+
 async def test_behind_a_pooler_consumers_poll(
     dsn: str, postgres: PostgresServer, producer: pgqrs.Producer, caplog: pytest.LogCaptureFixture
 ) -> None:

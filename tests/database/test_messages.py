@@ -289,7 +289,7 @@ async def test_a_batch_with_keys_adds_each_once_and_keeps_its_order(
     assert [message.payload for message in received] == ["old", "z", "none", "a", "none"]
     assert [message.id for message in received] == [old, ids[0], ids[1], ids[2], ids[5]]
     assert [message.headers for message in received] == [{}, *[{"trace": "t"}] * 4]
-    with pytest.raises(pgqrs.ValidationError, match="1 keys for 2 payloads"):
+    with pytest.raises(pgqrs.ValidationError, match="keys are .* for 2 payloads"):
         await producer.enqueue_batch([1, 2], keys=["a"])
 
 
@@ -385,7 +385,7 @@ async def test_bad_arguments_are_named(producer: pgqrs.Producer, consumer: pgqrs
     calls: list[tuple[Callable[[], Awaitable[object]], str]] = [
         (lambda: producer.enqueue("x", delay=timedelta(seconds=-1)), "delay .* is negative"),
         (lambda: producer.enqueue("x", delay=number), "it is a timedelta"),
-        (lambda: producer.enqueue("x", delay=timedelta.max), "PostgreSQL cannot store"),
+        (lambda: producer.enqueue("x", delay=timedelta.max), "delay .* is too long"),
         (lambda: producer.enqueue_batch("text"), "call enqueue"),
         (lambda: producer.enqueue_batch(mapping), "call enqueue"),
         (lambda: consumer.dequeue(0), "1 to 10,000"),

@@ -261,7 +261,13 @@ async def test_multiple_workers_share_a_queue(reader: Reader, tmp_path: Path) ->
     program = tmp_path / "workers.py"
     program.write_text(page_blocks("python")["Multiple Workers 1"].code.replace(Reader.DSN, reader.dsn))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-u", program, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        sys.executable,
+        "-u",
+        program,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        # Whoever runs the tests in the background of a shell hands down that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
     async def all_archived_and_all_registered() -> bool:
@@ -275,11 +281,14 @@ async def test_multiple_workers_share_a_queue(reader: Reader, tmp_path: Path) ->
             while not await all_archived_and_all_registered():
                 assert not output.done(), output.result()
                 await asyncio.sleep(0.05)
+            # The page's loop has no end of its own.
+            process.send_signal(signal.SIGINT)
+            out, said = await output
     finally:
         if process.returncode is None:
-            # The page's loop has no end of its own, and how it ends is not what this is about.
             process.kill()
-        out, _ = await output
+            await process.wait()
+    assert (process.returncode, said.decode().splitlines()[-1]) == (-signal.SIGINT, "KeyboardInterrupt")
     processed = [line.rpartition(" ")[2] for line in out.decode().splitlines()]
     assert len(processed) == len(set(processed)) == len(payloads), "each message went to one consumer"
 

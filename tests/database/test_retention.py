@@ -109,7 +109,7 @@ async def test_the_error_of_an_unknown_queue_offers_names_that_are_near(admin: p
 
 
 async def test_retention_is_kept_apart_from_the_policy(admin: pgqrs.Admin) -> None:
-    made = await queues.create(admin.database, "emails", None, pgqrs.QueueRetention(archived=DAY))
+    made = await admin.create_queue("emails", retention=pgqrs.QueueRetention(archived=DAY))
     assert made.retention == pgqrs.QueueRetention(archived=DAY)
     retention = pgqrs.QueueRetention(archived=HOUR, dead=DAY, workers=7 * DAY)
     assert (await queues.set_retention(admin.database, "emails", retention)).retention == retention
@@ -211,6 +211,47 @@ async def test_stopped_workers_that_touched_messages_are_removed(
     assert (await admin.queue_counts("emails")).archived == 1
 
 
+async def test_before_the_post_part_workers_stay_that_messages_refer_to(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgqrs.reaping._REFERRED_BATCH", 2)
+    async with pgqrs.Admin(empty_dsn) as admin:
+        await admin.install(phase="pre")
+        await admin.create_queue("emails")
+        async with pgqrs.Producer(admin, "emails") as producer, pgqrs.Consumer(admin, "emails") as consumer:
+            sent, _ = await producer.enqueue_batch([1, 2])
+            await consumer.dequeue()
+            await consumer.archive(sent)
+        for _ in range(5):
+            async with pgqrs.Consumer(admin, "emails"):
+                pass
+        workers = await admin.get_workers()
+        touched = {producer.worker_id, consumer.worker_id}
+        everybody = {worker.id for worker in await workers.list()}
+        assert {worker.id for worker in await workers.purgeable(timedelta())} == everybody - touched
+        assert await workers.purge(timedelta()) == 5
+        assert {worker.id for worker in await workers.list()} == touched
+        for worker_id in touched:
+            with pytest.raises(pgqrs.DatabaseError, match=rf"Worker {worker_id} cannot be deleted.*phase=\"post\""):
+                await admin.delete_worker(worker_id)
+        await admin.install(phase="post")
+        await admin.delete_worker(producer.worker_id)
+        assert [worker.id for worker in await workers.purgeable(timedelta())] == [consumer.worker_id]
+        assert await workers.purge(timedelta()) == 1
+
+
+async def test_a_worker_that_a_workflow_s_run_refers_to_stays(
+    producer: pgqrs.Producer, consumer: pgqrs.Consumer, admin: pgqrs.Admin, connection: asyncpg.Connection
+) -> None:
+    await _workflow_run(connection, await producer.enqueue(1))
+    await connection.execute("UPDATE pgqrs_workflow_runs SET worker_id = $1", consumer.worker_id)
+    await lifecycle.stop(admin.database, [consumer.worker_id, producer.worker_id], reason="test")
+    with pytest.raises(pgqrs.DatabaseError, match="runs of upstream's workflows refer to it"):
+        await admin.delete_worker(consumer.worker_id)
+    assert await reaping.stopped_workers(admin.database, older_than=timedelta()) == 1
+    assert [worker.id for worker in await (await admin.get_workers()).list()] == [consumer.worker_id]
+
+
 async def test_a_silent_worker_is_stopped_and_what_it_held_is_free(
     producer: pgqrs.Producer, consumer: pgqrs.Consumer, admin: pgqrs.Admin, connection: asyncpg.Connection
 ) -> None:
@@ -257,6 +298,36 @@ async def test_a_lease_that_ran_out_at_the_read_limit_is_a_dead_letter_without_a
     assert (letter.id, letter.reason) == (out, "leased 2 times, the limit is 2")
     assert await consumer.archive(out) is False
     assert await consumer.archive_many([running, early]) == [True, True]
+
+
+async def test_what_was_released_at_the_read_limit_is_a_dead_letter_without_a_dequeue(
+    producer: pgqrs.Producer, consumer: pgqrs.Consumer, admin: pgqrs.Admin
+) -> None:
+    await admin.set_policy("emails", pgqrs.QueuePolicy(read_limit=1))
+    released, delayed, held = await producer.enqueue_batch(["released", "delayed", "held"])
+    waiting = await producer.enqueue("waiting")
+    await consumer.dequeue(3)
+    assert await consumer.release(released)
+    assert await consumer.release(delayed, delay=HOUR)
+    assert await reaping.exhausted_messages(admin.database, queue="letters") == 0
+    assert await reaping.exhausted_messages(admin.database) == 1
+    (letter,) = await (await admin.get_messages()).dead_letters("emails")
+    assert (letter.id, letter.reason) == (released, "leased 1 times, the limit is 1")
+    assert await admin.queue_counts("emails") == pgqrs.QueueCounts(ready=1, delayed=1, leased=1, dead=1)
+    assert await consumer.archive(held)
+    assert [message.id for message in await consumer.dequeue(5)] == [waiting]
+
+
+async def test_more_released_messages_than_are_looked_at_at_a_time_all_die(
+    producer: pgqrs.Producer, admin: pgqrs.Admin, connection: asyncpg.Connection
+) -> None:
+    await producer.enqueue("waiting")
+    await connection.execute(
+        "INSERT INTO pgqrs_messages (queue_id, payload, read_ct, vt, enqueued_at) "
+        "SELECT q.id, '1', 5, now() - interval '1 hour', now() FROM generate_series(1, 250) n, pgqrs_queues q"
+    )
+    assert sum(await asyncio.gather(*(reaping.exhausted_messages(admin.database) for _ in range(3)))) == 500
+    assert await admin.queue_counts("emails") == pgqrs.QueueCounts(ready=1, dead=250)
 
 
 async def test_an_admin_reaps_purges_and_sets_retention(admin: pgqrs.Admin) -> None:

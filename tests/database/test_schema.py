@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -112,6 +113,48 @@ async def test_an_installer_waits_for_upstream_s_own_lock(empty_dsn: str, connec
         await connection.execute("SELECT pg_advisory_unlock($1)", schema.lock_key(name))
         await task
         await schema.verify(database)
+
+
+@pytest.mark.parametrize(
+    "obstacle",
+    [
+        # Another installer is at work, or a statement of our own takes its time.
+        "SELECT pg_advisory_xact_lock($1)",
+        "LOCK TABLE pgqrs_messages IN ACCESS SHARE MODE",
+    ],
+)
+async def test_an_installation_has_more_time_than_a_call(
+    empty_dsn: str, connection: asyncpg.Connection, obstacle: str
+) -> None:
+    await _like_upstream(connection)
+    key = schema.lock_key(await connection.fetchval("SELECT current_database()"))
+    outwaited = "SELECT EXISTS (SELECT FROM pg_locks WHERE clock_timestamp() - waitstart > 2 * $1::interval)"
+    async with Database(empty_dsn, timeout=0.5) as database:
+        async with connection.transaction():
+            await connection.execute(obstacle, *([key] if "$1" in obstacle else []))
+            installing = asyncio.create_task(schema.install(database))
+            async with asyncio.timeout(8):
+                while not await connection.fetchval(outwaited, timedelta(seconds=database.timeout)):
+                    assert not installing.done(), installing.result()
+                    await asyncio.sleep(0.02)
+        await installing
+        await schema.verify(database)
+
+
+async def test_an_installation_that_takes_too_long_says_so_and_changes_nothing(
+    empty_dsn: str, connection: asyncpg.Connection
+) -> None:
+    name = await connection.fetchval("SELECT current_database()")
+    before = await connection.fetchrow(_FINGERPRINT)
+    async with pgqrs.Admin(empty_dsn) as admin:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", schema.lock_key(name))
+            with pytest.raises(pgqrs.DatabaseUnavailableError, match=r"longer than 0:00:00\.2.*with a longer timeout"):
+                await admin.install(timeout=timedelta(seconds=0.2))
+        await _others_gone(connection)
+        assert await connection.fetchrow(_FINGERPRINT) == before
+        with pytest.raises(pgqrs.ValidationError, match="timeout is zero"):
+            await admin.install(timeout=timedelta())
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+import pgqrs
 from tests.support import upstream
 
 if TYPE_CHECKING:
@@ -34,3 +35,26 @@ async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     opened = await asyncpg.connect(dsn)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def queue(admin: pgqrs.Admin, theirs: UpstreamClient) -> str:
+    """One queue, with a producer `sender` and a consumer `receiver` of upstream's."""
+    await admin.create_queue("emails")
+    await theirs.call("producer", queue="emails", name="sender")
+    await theirs.call("consumer", queue="emails", name="receiver")
+    return "emails"
+
+
+@pytest.fixture
+async def ours(admin: pgqrs.Admin, queue: str) -> AsyncIterator[pgqrs.Consumer]:
+    """A consumer of ours on that queue."""
+    async with pgqrs.Consumer(admin, queue) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def sender(admin: pgqrs.Admin, queue: str) -> AsyncIterator[pgqrs.Producer]:
+    """A producer of ours on that queue."""
+    async with pgqrs.Producer(admin, queue) as opened:
+        yield opened

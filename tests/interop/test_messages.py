@@ -14,36 +14,11 @@ from pgqrs import lifecycle
 from tests.support import upstream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     import asyncpg
 
     from tests.support.upstream import UpstreamClient
 
 PAYLOADS = [None, True, 7, -1.5, "ü\n", [], [1, {"a": None}], {"to": "a@example.org", "tags": ["x"]}]
-
-
-@pytest.fixture
-async def queue(admin: pgqrs.Admin, theirs: UpstreamClient) -> str:
-    """One queue, with a producer `sender` and a consumer `receiver` of upstream's."""
-    await admin.create_queue("emails")
-    await theirs.call("producer", queue="emails", name="sender")
-    await theirs.call("consumer", queue="emails", name="receiver")
-    return "emails"
-
-
-@pytest.fixture
-async def ours(admin: pgqrs.Admin, queue: str) -> AsyncIterator[pgqrs.Consumer]:
-    """A consumer of ours on that queue."""
-    async with pgqrs.Consumer(admin, queue) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def sender(admin: pgqrs.Admin, queue: str) -> AsyncIterator[pgqrs.Producer]:
-    """A producer of ours on that queue."""
-    async with pgqrs.Producer(admin, queue) as opened:
-        yield opened
 
 
 async def test_what_upstream_sends_we_receive(theirs: UpstreamClient, ours: pgqrs.Consumer) -> None:

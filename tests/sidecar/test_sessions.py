@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import pgqrs
 from pgqrs import protocol
 from tests.sidecar.processes import TOKEN, Pod, eventually
 
@@ -154,3 +156,34 @@ async def test_a_row_that_is_stopped_or_foreign_cannot_be_taken_up(pod: Pod, dat
         "SELECT 'other:1', id, 'other' FROM pgqrs_queues RETURNING id"
     )
     assert await _refusal(pod, worker_id=foreign["id"]) == "replaced"
+
+
+async def test_a_goodbye_that_is_cut_short_leaves_no_task_and_no_row(
+    pod: Pod, database: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sidecar = await pod.sidecar()
+    for name, value in {**pod.environment, "PGQRS_SIDECAR": f"127.0.0.1:{pod.session_port}"}.items():
+        monkeypatch.setenv(name, value)
+    async with pgqrs.Admin() as admin:
+        before = asyncio.all_tasks()
+        consumer = pgqrs.Consumer(admin)
+        worker_id = await consumer.start()
+        assert (await database.row(worker_id))["container"] is None
+        sidecar.signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await consumer.aclose()
+
+            async def nothing_runs() -> bool:
+                return asyncio.all_tasks() <= before
+
+            await eventually(nothing_runs)
+        finally:
+            sidecar.signal(signal.SIGCONT)
+
+        async def stopped() -> bool:
+            return await database.state(worker_id) == "stopped"
+
+        await eventually(stopped)
+        await consumer.aclose()

@@ -1,7 +1,8 @@
 """A real PostgreSQL server for tests, and a fresh database for each of them.
 
 The server's programs come from the machine (`pg_config`, PATH, or where Debian puts them). As root it runs under
-the account `postgres`, because PostgreSQL refuses root. Nothing of it outlives the test session.
+the account `postgres`, because PostgreSQL refuses root. Nothing of it outlives the test session, also where that is
+killed.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 PASSWORD = "canary-Pa55word"
 _START_SECONDS = 60
+#: Waits until the process of the tests is gone or says so, and removes what it left; $0 is pg_ctl, $1 the folder.
+_GUARD = 'read -r _; "$0" -D "$1/data" -w -m immediate stop >/dev/null 2>&1; rm -rf "$1"'
 
 
 class PostgresMissingError(Exception):
@@ -57,22 +61,44 @@ class PostgresServer:
     #: Where it listens; a test that talks to it from another network namespace needs more than loopback.
     listen: str = "127.0.0.1"
     _root: Path | None = None
+    _guard: subprocess.Popen[bytes] | None = None
 
     @property
     def _account(self) -> str | None:
         return "postgres" if os.geteuid() == 0 else None
+
+    @property
+    def _as_account(self) -> dict[str, Any]:
+        if self._account is None:
+            return {}
+        return {"user": self._account, "group": pwd.getpwnam(self._account).pw_gid, "extra_groups": []}
 
     def _run(self, *argv: str | Path) -> None:
         subprocess.run(
             [str(part) for part in argv],
             check=True,
             capture_output=True,
-            user=self._account,
-            group=pwd.getpwnam(self._account).pw_gid if self._account else None,
-            extra_groups=[] if self._account else None,
             cwd="/",
             timeout=_START_SECONDS + 10,
+            **self._as_account,
         )
+
+    def _make_root(self) -> Path:
+        """Make the folder of the data, and have it removed together with the server also where the tests are killed."""
+        self._root = root = Path(tempfile.mkdtemp(prefix="pgqrs-postgres-"))
+        if self._account:
+            shutil.chown(root, self._account)
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD, program("pg_ctl"), root],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            # Ctrl-C is for the tests; they end the server in their own time.
+            start_new_session=True,
+            **self._as_account,
+        )
+        return root
 
     @property
     def data(self) -> Path:
@@ -82,10 +108,7 @@ class PostgresServer:
 
     def create(self) -> None:
         """Make the data directory and start the server."""
-        self._root = Path(tempfile.mkdtemp(prefix="pgqrs-postgres-"))
-        if self._account:
-            shutil.chown(self._root, self._account)
-        password_file = self._root / "password"
+        password_file = self._make_root() / "password"
         password_file.write_text(PASSWORD)
         if self._account:
             shutil.chown(password_file, self._account)
@@ -130,9 +153,7 @@ class PostgresServer:
     def standby(self) -> PostgresServer:
         """Make and start a server that follows this one and takes no writes until it is promoted."""
         follower = PostgresServer(listen=self.listen)
-        follower._root = Path(tempfile.mkdtemp(prefix="pgqrs-postgres-"))
-        if self._account:
-            shutil.chown(follower._root, self._account)
+        follower._make_root()
         self._run(
             program("pg_basebackup"), "-D", follower.data, "-d", self.dsn(), "-R", "-c", "fast", "-X", "stream",
             "--no-sync",
@@ -150,7 +171,10 @@ class PostgresServer:
             return
         if (self.data / "postmaster.pid").exists():
             self.stop()
-        shutil.rmtree(self._root)
+        if self._guard is not None:
+            self._guard.communicate()
+        # Where we are root, the account that the guard runs as may not remove the folder itself.
+        shutil.rmtree(self._root, ignore_errors=True)
 
     def dsn(self, database: str = "postgres") -> str:
         """The address of a database, with the password."""

@@ -6,6 +6,7 @@ import asyncio
 import re
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -42,15 +43,24 @@ def test_queue_names_that_upstream_takes_are_taken(name: str) -> None:
     assert names.queue_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", " ", "x" * 256, "a\nb", "\0", " a", "a "])
-def test_other_queue_names_are_refused_with_what_is_allowed(name: str) -> None:
+@pytest.mark.parametrize("name", ["", " ", "x" * 256, "a\nb", "\0", " a", "a ", "\ud800", 5, None, b"a", ["a"]])
+def test_other_queue_names_are_refused_with_what_is_allowed(name: Any) -> None:
     with pytest.raises(pgqrs.ValidationError, match="1 to 255 printable"):
         names.queue_name(name)
 
 
-@pytest.mark.parametrize("name", ["", "1a", 'a"b', "a-b", "x" * 64])
-def test_schema_names_are_plain_identifiers(name: str) -> None:
-    with pytest.raises(pgqrs.ValidationError):
+@pytest.mark.parametrize(
+    "value", ["x" * 10**6, 10**5000, [0] * 10**6, object()], ids=["text", "number", "list", "object"]
+)
+def test_what_was_passed_is_shown_in_short(value: Any) -> None:
+    with pytest.raises(pgqrs.ValidationError) as refused:
+        names.queue_name(value)
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["", "1a", 'a"b', "a-b", "x" * 64, "a\n", "a\0", 5, None, b"a"])
+def test_schema_names_are_plain_identifiers(name: Any) -> None:
+    with pytest.raises(pgqrs.ValidationError, match="at most 63 characters"):
         names.schema_name(name)
 
 
@@ -114,6 +124,17 @@ def test_a_pod_s_environment_is_read() -> None:
     assert settings.sidecar is not None
     assert (settings.sidecar.host, settings.sidecar.port, settings.sidecar.token) == ("127.0.0.1", 9191, "t")
     assert (settings.hostname, settings.queue, settings.schema) == ("web-1.shop", "emails", "public")
+
+
+def test_the_environment_may_set_the_limit_of_payloads() -> None:
+    assert Settings.from_env({}).max_payload_bytes == 1024 * 1024
+    assert Settings.from_env({"PGQRS_MAX_PAYLOAD_BYTES": "5000"}).max_payload_bytes == 5000
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1MiB", "1.5", "٣", " 5", "9" * 50])
+def test_a_malformed_limit_of_payloads_is_refused_by_name(text: str) -> None:
+    with pytest.raises(pgqrs.ConfigurationError, match="PGQRS_MAX_PAYLOAD_BYTES"):
+        Settings.from_env({"PGQRS_MAX_PAYLOAD_BYTES": text})
 
 
 @pytest.mark.parametrize("address", ["9191", ":9191", "host:", "host:port"])

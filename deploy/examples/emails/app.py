@@ -1,15 +1,12 @@
 """Sends e-mails: a consumer of the queue that the pod's label names."""
 
 import asyncio
-import logging
 import os
-from datetime import timedelta
 
 import asyncpg
 
 import pgqrs
 
-log = logging.getLogger(__name__)
 CONCURRENCY = int(os.environ.get("CONCURRENCY", "4"))
 SEND_SECONDS = float(os.environ.get("SEND_SECONDS", "0.075"))
 
@@ -33,22 +30,16 @@ async def send_email(message: pgqrs.Message, book: asyncpg.Pool) -> None:
     await book.execute(END, message.id, message.read_ct)
 
 
-async def work(consumer: pgqrs.Consumer, book: asyncpg.Pool) -> None:
-    async for message in consumer:  # ends when the pod drains
-        try:
-            await send_email(message, book)
-        except Exception:
-            log.exception("message %s failed", message.id)
-            await consumer.release(message.id, delay=timedelta(seconds=5))  # maxReads bounds how often
-        else:
-            await consumer.archive(message.id)
-
-
 async def main() -> None:
     # What is raised here ends the process: Kubernetes starts it anew, and the messages that it held are free at once.
     async with pgqrs.Consumer() as consumer, asyncpg.create_pool(os.environ["PGQRS_DSN"], min_size=1) as book:
         await book.execute(TABLE)
-        await asyncio.gather(*(work(consumer, book) for _ in range(CONCURRENCY)))
+
+        async def send(message: pgqrs.Message) -> None:
+            await send_email(message, book)
+
+        # Returns when the pod has drained. What raises is tried again later; maxReads bounds how often.
+        await consumer.run(send, concurrency=CONCURRENCY)
 
 
 asyncio.run(main())

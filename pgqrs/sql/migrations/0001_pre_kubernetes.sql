@@ -41,9 +41,10 @@ CREATE INDEX pgqrs_workers_live_hostname ON {schema}.pgqrs_workers (hostname) WH
 CREATE INDEX pgqrs_messages_dead ON {schema}.pgqrs_messages (queue_id, id) WHERE dead_reason IS NOT NULL;
 -- And they are removed by age.
 CREATE INDEX pgqrs_messages_dead_since ON {schema}.pgqrs_messages (queue_id, archived_at) WHERE dead_reason IS NOT NULL;
--- One live message of a key. Messages without one, and so all that upstream sends, are not in it and never conflict.
+-- One live message of a key. Messages without one, and so all that upstream sends, are not in it and never conflict; nor is
+-- a dead letter that upstream replayed, which keeps its key and its reason.
 CREATE UNIQUE INDEX pgqrs_messages_live_key ON {schema}.pgqrs_messages (queue_id, dedup_key)
-    WHERE archived_at IS NULL AND dedup_key IS NOT NULL;
+    WHERE archived_at IS NULL AND dedup_key IS NOT NULL AND dead_reason IS NULL;
 CREATE INDEX pgqrs_workers_pod ON {schema}.pgqrs_workers (pod_uid, id) WHERE pod_uid IS NOT NULL;
 
 -- Heartbeats are the most frequent writes: with room on the page, and after the post part, they touch no index.
