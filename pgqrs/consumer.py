@@ -233,9 +233,10 @@ class Consumer(Worker):
         Raises:
             ValidationError: the timeout is no duration, or negative.
         """
-        if self._runner is not None:
-            self._runner.drain(arguments.seconds("timeout", timeout))
-        return await super().drain(timeout)
+        released = await super().drain(timeout)
+        # Handlers whose messages were released have no business any more.
+        self._state_seen(WorkerStatus.STOPPED)
+        return released
 
     async def aclose(self) -> None:
         """End cleanly: a run and iterations end, the row is stopped and whatever it still holds is free for others."""

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pgqrs import lifecycle, rows
+from pgqrs.models import WorkerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from datetime import datetime
 
     from pgqrs.database import Database
     from pgqrs.models import WorkerId, WorkerInfo
 
 #: What PostgreSQL's bigint can hold; an id comes from another process and may be anything.
 _MAX_ID = 2**63 - 1
+_STATUS = {status.value: status for status in WorkerStatus}
 
 
-async def beat(db: Database, pod_uid: str, *, silent: Collection[int] = ()) -> list[WorkerInfo]:
-    """Send the heartbeat of every live row of the pod in one statement, and give these rows with what they hold.
+class Pulse(NamedTuple):
+    """What changes of a row from heartbeat to heartbeat."""
+
+    status: WorkerStatus
+    #: The heartbeat before this one.
+    heartbeat_at: datetime | None
+    #: Messages that it holds.
+    leased: int
+
+
+async def beat(db: Database, pod_uid: str, *, silent: Collection[int] = ()) -> dict[WorkerId, Pulse]:
+    """Send the heartbeat of every live row of the pod in one statement, and tell what became of these rows.
 
     Args:
         db: where.
         pod_uid: the pod.
         silent: ids that get no heartbeat, because their process does not answer.
     """
-    return [rows.worker(row) for row in await db.fetch("pods.beat", pod_uid, list(silent))]
+    found = await db.fetch("pods.beat", pod_uid, list(silent))
+    return {row["id"]: Pulse(_STATUS[row["status"]], row["heartbeat_at"], row["leased"]) for row in found}
 
 
 async def live(db: Database, pod_uid: str) -> list[WorkerInfo]:

@@ -1,5 +1,6 @@
 -- name: beat
--- One statement per interval for everything of a pod; what it returns is how a change from outside reaches the pod.
+-- One statement per interval for everything of a pod; what it returns is how a change from outside reaches the pod: only what
+-- changes, because this is the most frequent statement of all.
 -- Locked in the order of ids, as by everybody, against deadlocks.
 WITH target AS MATERIALIZED (
     SELECT w.id FROM {schema}.pgqrs_workers w
@@ -8,7 +9,9 @@ WITH target AS MATERIALIZED (
 ), beaten AS (
     UPDATE {schema}.pgqrs_workers w SET heartbeat_at = now() FROM target WHERE w.id = target.id
 )
-SELECT {worker_columns}, {leased} FROM {schema}.pgqrs_workers w WHERE w.pod_uid = $1 AND w.status <> 'stopped' ORDER BY w.id
+SELECT w.id, w.status::text AS status, w.heartbeat_at, {leased}
+FROM {schema}.pgqrs_workers w WHERE w.pod_uid = $1 AND w.status <> 'stopped'
+ORDER BY w.id
 
 -- name: live
 SELECT {worker_columns}, {leased} FROM {schema}.pgqrs_workers w WHERE w.pod_uid = $1 AND w.status <> 'stopped' ORDER BY w.id

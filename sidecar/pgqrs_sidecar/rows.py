@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pgqrs import errors, lifecycle, pods
-from pgqrs.models import WorkerStatus
+from pgqrs.models import Timestamp, WorkerStatus
 from pgqrs_sidecar.outage import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from pgqrs.database import Database
-    from pgqrs.models import Timestamp, WorkerId, WorkerInfo
+    from pgqrs.models import WorkerId, WorkerInfo
     from pgqrs_sidecar.outage import Outage
     from pgqrs_sidecar.settings import Settings
 
@@ -185,11 +185,17 @@ class PodRows:
         """
         async with self._reading:
             watched = set(self._held)
-            strangers = {worker_id for worker_id in self.seen if worker_id not in watched and worker_id != self._spare}
+            known = dict(self.seen)
+            strangers = {worker_id for worker_id in known if worker_id not in watched and worker_id != self._spare}
             with self._outage.watched():
-                live = await pods.beat(
+                pulses = await pods.beat(
                     self._database, self._settings.pod.uid, silent={*silent, *strangers, *self._ending}
                 )
+                if pulses.keys() - known.keys():
+                    # Somebody of the pod registered by itself.
+                    live = await pods.live(self._database, self._settings.pod.uid)
+                else:
+                    live = [_with_pulse(known[worker_id], pulse) for worker_id, pulse in pulses.items()]
             return self._note(live, watched)
 
     async def begin_termination(self) -> list[StateChange]:
@@ -353,6 +359,11 @@ class PodRows:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _with_pulse(info: WorkerInfo, pulse: pods.Pulse) -> WorkerInfo:
+    heartbeat_at = None if pulse.heartbeat_at is None else Timestamp.of(pulse.heartbeat_at)
+    return replace(info, status=pulse.status, heartbeat_at=heartbeat_at, leased=pulse.leased)
 
 
 def _told(status: WorkerStatus) -> WorkerStatus:

@@ -138,7 +138,7 @@ async def test_sending_tells_nobody_where_nobody_waits(producer: pgqrs.Producer,
     assert told == [f'"public" {await observer.fetchval("SELECT id FROM pgqrs_queues")}']
 
 
-async def test_whoever_finds_work_takes_the_mark_off(
+async def test_whoever_has_work_all_the_time_takes_the_mark_off(
     dsn: str, producer: pgqrs.Producer, observer: asyncpg.Connection
 ) -> None:
     async with pgqrs.Admin(dsn) as admin, pgqrs.Consumer(admin, QUEUE) as consumer:
@@ -153,9 +153,13 @@ async def test_whoever_finds_work_takes_the_mark_off(
         await producer.enqueue(1)
         assert len(await consumer.dequeue()) == 1
         waiter.found()
+        assert await is_waited_for(observer), (
+            "a message now and then leaves the mark, or the next one is told to nobody"
+        )
 
         async def unmarked() -> bool:
-            # Not only run out.
+            # There is always work, round after round; and not only run out.
+            waiter.found()
             return bool(await observer.fetchval("SELECT idle_until IS NULL FROM pgqrs_queues"))
 
         await eventually(unmarked)

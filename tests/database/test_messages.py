@@ -289,7 +289,7 @@ async def test_a_batch_with_keys_adds_each_once_and_keeps_its_order(
     assert [message.payload for message in received] == ["old", "z", "none", "a", "none"]
     assert [message.id for message in received] == [old, ids[0], ids[1], ids[2], ids[5]]
     assert [message.headers for message in received] == [{}, *[{"trace": "t"}] * 4]
-    with pytest.raises(pgqrs.ValidationError, match="keys are .* for 2 payloads"):
+    with pytest.raises(pgqrs.ValidationError, match=r"keys are .* for 2 payloads"):
         await producer.enqueue_batch([1, 2], keys=["a"])
 
 

@@ -119,7 +119,7 @@ async def test_a_sidecar_does_its_job_with_the_rights_of_its_app(crew: Crew) -> 
     for kind in ("producer", "consumer"):
         async with crew.login(kind) as dsn, Database(dsn) as database:
             worker = await lifecycle.register(database, "emails", hostname=kind, pod=POD)
-            assert [one.id for one in await pods.beat(database, POD.uid)] == [worker.id]
+            assert list(await pods.beat(database, POD.uid)) == [worker.id]
             assert await pods.assign(database, worker.id, pod_uid=POD.uid, queue="emails", container="app")
             await pods.begin_termination(database, POD.uid)
             await pods.suspend(database, POD.uid)
