@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 #: How much work is leased ahead, in seconds; less makes round trips the larger part of the work of fast handlers.
 _AHEAD_SECONDS = 0.02
-#: The most messages that are leased at a time. More than this made no loop faster (`docs/performance.md`).
+#: The most messages that are leased at a time.
 MAX_FETCH = 500
 #: A round trip that took longer than this, and this for each message, went through traces of what was leased before.
 _SLOW_SECONDS = 0.003
 _SLOW_SECONDS_EACH = 0.0002
-#: Where that is so, the head of the queue is looked at so rarely that it takes a fiftieth of the time, but this often.
-_SHARE = 50
-_WHOLE_SECONDS = 2.0
+#: Where that is so, the head of the queue is looked at so rarely that it takes this part of the time, but this often.
+_SHARE = 200
+_WHOLE_SECONDS = 5.0
 #: How far before the last message seen the next scan begins: transactions commit in another order than they begin.
 _MARGIN = timedelta(seconds=1)
 
@@ -71,17 +71,19 @@ class Cursor:
             return None
         return self._seen - _MARGIN
 
-    def learn(self, *, whole: bool, ended: float, took: float, count: int, seen: datetime | None) -> None:
+    def learn(self, *, whole: bool, full: bool, ended: float, took: float, count: int, seen: datetime | None) -> None:
         """Take what a scan gave.
 
         Args:
             whole: whether it began at the head.
+            full: whether it gave as many messages as were asked for, so that there may be more behind them.
             ended: when, in seconds of the event loop's clock.
             took: seconds.
             count: how many messages it gave.
             seen: the `vt` that the last of them had.
         """
-        if seen is not None and (self._seen is None or seen > self._seen):
+        # Where the head has more than one scan gives, the next one goes on behind that.
+        if seen is not None and (self._seen is None or seen > self._seen or (whole and full)):
             self._seen = seen
         if whole:
             slow = took > _SLOW_SECONDS + _SLOW_SECONDS_EACH * count

@@ -26,11 +26,12 @@ class Entry:
     text: str
     delay: float
     headers: str | None
+    #: Only for messages that go alone: those with a key are not grouped.
     key: str | None
 
 
-#: Sends messages in one statement, and gives for each its id, or None where it is to be sent again.
-Send: TypeAlias = Callable[[list[Entry]], Awaitable[list[MessageId | None]]]
+#: Sends messages in one statement, and gives for each its id.
+Send: TypeAlias = Callable[[list[Entry]], Awaitable[list[MessageId]]]
 
 
 class Grouping:
@@ -38,12 +39,12 @@ class Grouping:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._waiting: list[tuple[Entry, asyncio.Future[MessageId | None]]] = []
+        self._waiting: list[tuple[Entry, asyncio.Future[MessageId]]] = []
         self._busy = False
         self._task: asyncio.Task[None] | None = None
 
-    async def add(self, entry: Entry) -> MessageId | None:
-        """Send a message with others, and give its id, or None where it is to be sent again.
+    async def add(self, entry: Entry) -> MessageId:
+        """Send a message with others, and give its id.
 
         Raises:
             PgqrsError: what was wrong with this message, or with the statement that it was part of.
@@ -55,7 +56,7 @@ class Grouping:
                 return (await self._send([entry]))[0]
             finally:
                 self._go_on()
-        future: asyncio.Future[MessageId | None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[MessageId] = asyncio.get_running_loop().create_future()
         self._waiting.append((entry, future))
         return await future
 
@@ -67,15 +68,17 @@ class Grouping:
 
     async def _flush(self) -> None:
         """Send what waits until nothing does."""
-        while group := self._take():
-            try:
-                await self._send_group(group)
-            except asyncio.CancelledError:
-                self._refuse(group + self._waiting)
-                raise
-        self._busy = False
+        try:
+            while group := self._take():
+                try:
+                    await self._send_group(group)
+                except asyncio.CancelledError:
+                    self._refuse(group + self._waiting)
+                    raise
+        finally:
+            self._busy = False
 
-    def _take(self) -> list[tuple[Entry, asyncio.Future[MessageId | None]]]:
+    def _take(self) -> list[tuple[Entry, asyncio.Future[MessageId]]]:
         characters = count = 0
         for entry, _ in self._waiting:
             characters += len(entry.text)
@@ -86,7 +89,7 @@ class Grouping:
         # Whoever is gone does not want it sent any more.
         return [(entry, future) for entry, future in group if not future.done()] or (self._take() if group else [])
 
-    async def _send_group(self, group: list[tuple[Entry, asyncio.Future[MessageId | None]]]) -> None:
+    async def _send_group(self, group: list[tuple[Entry, asyncio.Future[MessageId]]]) -> None:
         try:
             ids = await self._send([entry for entry, _ in group])
         except errors.ValidationError as error:
@@ -104,7 +107,7 @@ class Grouping:
                 if not future.done():
                     future.set_result(message_id)
 
-    def _refuse(self, group: list[tuple[Entry, asyncio.Future[MessageId | None]]]) -> None:
+    def _refuse(self, group: list[tuple[Entry, asyncio.Future[MessageId]]]) -> None:
         self._waiting = []
         message = "The producer was closed while this was sent; whether it was added is not known."
         _fail(group, errors.WorkerNotReadyError(message))
@@ -117,7 +120,7 @@ class Grouping:
         self._refuse(self._waiting)
 
 
-def _fail(group: list[tuple[Entry, asyncio.Future[MessageId | None]]], error: Exception) -> None:
+def _fail(group: list[tuple[Entry, asyncio.Future[MessageId]]], error: Exception) -> None:
     for _, future in group:
         if not future.done():
             future.set_exception(error)

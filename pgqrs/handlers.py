@@ -50,9 +50,17 @@ def check_callables(name: str, values: Sequence[object]) -> None:
     Raises:
         ValidationError: they are no list, or one of them is no function.
     """
-    if not isinstance(values, Sequence) or not all(map(callable, values)):
-        message = f"The {name} {shown(values)} is not allowed; it is a function, or for middleware a list of functions."
+    if not isinstance(values, Sequence) or not all(map(_is_function, values)):
+        message = (
+            f"The {name} {shown(values)} is not allowed; it is a function that does not yield, or for middleware a "
+            "list of such functions."
+        )
         raise errors.ValidationError(message)
+
+
+def _is_function(value: object) -> bool:
+    # Calling what yields does nothing yet, and would count as handled.
+    return callable(value) and not (inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value))
 
 
 def is_awaited(handler: Handler) -> bool:
@@ -122,6 +130,9 @@ async def _around(middleware: Middleware, call: _Call, argument: Any) -> None:
 
 async def _call_in_thread(threads: Threads, handler: Handler, argument: Any) -> None:
     result = await threads.run(contextvars.copy_context(), functools.partial(handler, argument))
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        message = "the handler gave a generator, so nothing was done; a handler does not yield"
+        raise TypeError(message)
     # A lambda, for example, may give something to await without looking like it.
     if inspect.isawaitable(result):
         await cast("Awaitable[object]", result)

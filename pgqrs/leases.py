@@ -214,6 +214,7 @@ class Leases:
         if row is None or row["worker_status"] is None:
             raise errors.WorkerNotFoundError
         self._renewed.update((message_id, now) for message_id in row["ids"] if message_id in self._leased)
+        self.seconds = row["lease_seconds"] or self.seconds
         return WorkerStatus(row["worker_status"])
 
     async def say_goodbye(self) -> None:
@@ -223,6 +224,7 @@ class Leases:
                 await self._recover()
                 if self._done:
                     await self._db.fetch(self._statement, self._worker_id, 0, None, None, self._done)
+                    self._measures.handled += len(self._done)
                     self._forget(self._done)
                 if self._failed:
                     await self._settle(self._failed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _NO_DELAY = timedelta()
 #: More than fits into a value of PostgreSQL.
 _MAX_PAYLOAD_BYTES = 2**31 - 1
-_Id = TypeVar("_Id")
+#: What PostgreSQL says of the messages themselves; the last is a rule of the app's own, such as a check.
+_NOT_STORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, asyncpg.IntegrityConstraintViolationError)
 
 
 class Producer(Worker):
@@ -118,10 +119,9 @@ class Producer(Worker):
             payloads.key(key),
         )
         worker_id = await self.start()
-        if connection is None:
-            found = await self._grouping.add(entry)
-            if found is not None:
-                return found
+        if connection is None and entry.key is None:
+            return await self._grouping.add(entry)
+        # A key may have to wait for whoever else sends it in a long transaction, and must not make others wait.
         batch = Batch(worker_id, [entry.text], [entry.delay], [entry.headers], [entry.key])
         return (await self._insert(batch, connection))[0]
 
@@ -181,17 +181,17 @@ class Producer(Worker):
 
         return await self._insert_into_queue(insert)
 
-    async def _insert_group(self, entries: list[Entry]) -> list[MessageId | None]:
+    async def _insert_group(self, entries: list[Entry]) -> list[MessageId]:
         batch = Batch(
             self.worker_id,
             [entry.text for entry in entries],
             [entry.delay for entry in entries],
             [entry.headers for entry in entries],
-            [entry.key for entry in entries],
+            [None] * len(entries),
         )
-        return await self._insert_into_queue(functools.partial(batch.insert_once, self._db.fetch))
+        return await self._insert_into_queue(functools.partial(batch.insert, self._db.fetch))
 
-    async def _insert_into_queue(self, insert: Callable[[int], Awaitable[list[_Id]]]) -> list[_Id]:
+    async def _insert_into_queue(self, insert: Callable[[int], Awaitable[list[MessageId]]]) -> list[MessageId]:
         """Add messages to the queue that has our name now."""
         for again in (False, True):
             # The second time: the queue was deleted since we looked; another one may have its name by now.
@@ -200,7 +200,7 @@ class Producer(Worker):
             try:
                 found = await insert(self._queue_info.id)
             except errors.DatabaseError as error:
-                if isinstance(error.__cause__, asyncpg.DataError):
+                if isinstance(error.__cause__, _NOT_STORABLE):
                     message = f"PostgreSQL cannot store what was sent: {error.__cause__}; nothing was added."
                     raise errors.ValidationError(message) from error
                 raise

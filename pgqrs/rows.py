@@ -94,13 +94,11 @@ def messages(
     if len(found) > 1:
         queue_id, vt = QueueId(found[0]["queue_id"]), Timestamp.of(found[0]["vt"])
     for row in found[1:]:
+        what = "the codec cannot read the payload"
         try:
             payload = loads(row["payload"])
-        except Exception as error:  # noqa: BLE001 - a codec of the app's own may raise anything
-            unreadable[row["id"]] = f"the codec cannot read the payload ({type(error).__name__})"
-            continue
-        readable.append(
-            Message(
+            what = "headers or times cannot be read"
+            message = Message(
                 id=row["id"],
                 queue_id=queue_id,
                 payload=payload,
@@ -111,7 +109,10 @@ def messages(
                 headers=_headers(row["headers"]),
                 key=row["dedup_key"],
             )
-        )
+        except Exception as error:  # noqa: BLE001 - a codec of the app's own may raise anything
+            unreadable[row["id"]] = f"{what} ({type(error).__name__})"
+        else:
+            readable.append(message)
     return readable, unreadable
 
 

@@ -35,6 +35,8 @@ _FLUSH_SECONDS = 0.008
 _FLUSH_WITH_LEASE_SECONDS = 0.03
 #: How often leases are looked after, in seconds.
 _KEEP_SECONDS = 1.0
+#: The same for the first time, when it may not be known yet how long they are.
+_FIRST_KEEP_SECONDS = 0.1
 #: What was leased ahead and is not begun by then is somebody else's chance, in seconds.
 _STALE_SECONDS = 2.0
 #: After a failure of the database, in seconds.
@@ -95,6 +97,8 @@ class Runner:
         self.over = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._over_at: float | None = None
+        self._end_by_time: asyncio.TimerHandle | None = None
+        self._changed_at = 0.0
         self._retry_at = 0.0
         self._retry_seconds = _RETRY_FIRST_SECONDS
         calls.when_free(self._begin)
@@ -114,10 +118,13 @@ class Runner:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await self._end(tasks)
-            self.over.set()
-        if not self._main.cancelled() and (error := self._main.exception()) is not None:
-            raise error
+            try:
+                await self._end(tasks)
+            finally:
+                self.over.set()
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
         if self._replaced and not self._drained:
             message = f"Worker {self._worker_id} was stopped or replaced; make a new Consumer to go on working."
             raise errors.WorkerReplacedError(message)
@@ -134,24 +141,37 @@ class Runner:
         """Begin nothing any more, and end when what was begun has ended, or after so many seconds."""
         if self._over_at is None:
             self._over_at = self._loop.time() + seconds
+            # Also out of a call that the database does not answer.
+            self._end_by_time = self._loop.call_later(seconds, self._interrupt)
         self._stir.set()
 
     def end(self) -> None:
         """End now: handlers are cancelled, and what they held is given back; `over` tells when that is done."""
         self._ended = True
-        if self._main is not None:
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self._main is not None and self._main is not asyncio.current_task():
             self._main.cancel()
 
-    def state_changed(self, status: WorkerStatus | None) -> None:
-        """Take what the worker's row says; None where it is gone."""
+    def state_changed(self, status: WorkerStatus | None, *, asked_at: float | None = None) -> None:
+        """Take what the worker's row says.
+
+        Args:
+            status: its state; None where it is gone.
+            asked_at: when this was asked for, by the loop's clock, where somebody else may have told of a later state
+                meanwhile.
+        """
         if status is None or status is WorkerStatus.STOPPED:
             if not self._replaced:
                 self._replaced, self._drained = True, self._draining.is_set()
-            self._stir.set()
+            self._interrupt()
+            return
+        if asked_at is not None and asked_at < self._changed_at:
             return
         paused = status not in WORKING
         if paused is not self._paused:
-            self._paused, self._hungry = paused, True
+            self._paused, self._hungry, self._changed_at = paused, True, self._loop.time()
             self._stir.set()
 
     def _is_over(self) -> bool:
@@ -205,7 +225,7 @@ class Runner:
 
     def _begin(self) -> None:
         """Call handlers while there are messages and places."""
-        if self._ended or self._paused or self._draining.is_set():
+        if self._ended or self._replaced or self._paused or self._draining.is_set():
             return
         buffer, running = self._buffer, self._running
         most = len(running) + self._places()
@@ -225,7 +245,8 @@ class Runner:
         try:
             await self._call(messages if self._batched else messages[0])
         except asyncio.CancelledError:
-            if self._ended:
+            if self._ended or (self._main is not None and self._main.cancelling()):
+                # The run ends, or the whole loop, and gives back what it holds.
                 raise
             # Nobody cancelled us, so the handler let a cancellation of its own out; that is a failure like others.
             self._fail(messages, errors.PgqrsError("the handler was cancelled"))
@@ -238,6 +259,7 @@ class Runner:
             if isinstance(error, SystemExit):
                 raise
         else:
+            self._announce()
             self._leases.complete(messages)
         finally:
             self._measures.handling.add(self._loop.time() - began)
@@ -247,16 +269,24 @@ class Runner:
     def _leave(self, task: asyncio.Task[None] | None) -> None:
         if task is not None:
             self._measures.in_flight -= self._running.pop(task, 0)
+        if not self._running:
+            self._stir.set()
+
+    def _announce(self) -> None:
+        """Let the first outcome since the last exchange start the time after which it is told."""
+        if self._leases.first_outcome_at is None:
+            self._stir.set()
 
     def _fail(self, messages: list[Message], error: BaseException) -> None:
+        self._announce()
         self._measures.failed += len(messages)
         reason = payloads.printable(_describe(error))
         for message in messages:
             delay: float | None = self._options.backoff.seconds(message.read_ct)
             if isinstance(error, errors.DeadLetter):
                 delay = None
-            elif isinstance(error, errors.Retry) and error.after is not None:
-                delay = min(error.after, arguments.MAX_DURATION).total_seconds()
+            elif isinstance(after := getattr(error, "after", None), timedelta) and isinstance(error, errors.Retry):
+                delay = min(after, arguments.MAX_DURATION).total_seconds()
             self._leases.fail([Failure(message.id, delay, reason)])
             logger.warning(
                 "handler failed",
@@ -289,7 +319,7 @@ class Runner:
         self._retry_seconds = _RETRY_FIRST_SECONDS
         if found is None:
             return
-        self.state_changed(WorkerStatus(found[0]["worker_status"]) if found else None)
+        self.state_changed(WorkerStatus(found[0]["worker_status"]) if found else None, asked_at=began)
         if found and limit:
             self._learn(found, limit, began, whole=since is None)
             self._fill_buffer(found)
@@ -301,12 +331,12 @@ class Runner:
         self._prefetch.learn(began, ended)
         self._low = self._prefetch.ahead // 2
         seen = found[-1]["visible_since"]
-        self._cursor.learn(whole=whole, ended=ended, took=ended - began, count=count, seen=seen)
         # Dead letters are no messages, but a sign that there may be more.
-        count += found[0]["dead"]
-        if count:
+        full = count + found[0]["dead"] == limit
+        self._cursor.learn(whole=whole, full=full, ended=ended, took=ended - began, count=count, seen=seen)
+        if count or full:
             self._waiter.found()
-        self._hungry = count == limit
+        self._hungry = full
         if not self._hungry and self._idle is None:
             self._idle = self._loop.create_task(self._wait_for_messages(), name="pgqrs-idle")
 
@@ -321,15 +351,19 @@ class Runner:
                 self._measures.waiting.add((leased_at - row["visible_since"]).total_seconds())
 
     async def _wait_for_messages(self) -> None:
-        await self._waiter.wait(self._draining)
-        self._idle = None
-        self._hungry = True
-        self._stir.set()
+        try:
+            await self._waiter.wait(self._draining)
+        finally:
+            self._idle = None
+            self._hungry = True
+            self._stir.set()
 
     async def _keep(self) -> None:
         """Renew the leases of what is being handled, and give back what nobody comes round to."""
+        pause = _FIRST_KEEP_SECONDS
         while True:
-            await asyncio.sleep(min(_KEEP_SECONDS, self._leases.seconds / 4))
+            await asyncio.sleep(pause)
+            pause = min(_KEEP_SECONDS, self._leases.seconds / 4)
             if self._buffer and self._leases.age(self._buffer[0].id) > _STALE_SECONDS:
                 self._give_back_buffer()
             try:
@@ -347,6 +381,8 @@ class Runner:
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         """Cancel what runs, say what became of it, and give the rest back; all of it takes a bounded time."""
         self._ended = True
+        if self._end_by_time is not None:
+            self._end_by_time.cancel()
         everything = [*self._running, *tasks, *([self._idle] if self._idle is not None else [])]
         for task in everything:
             task.cancel()
@@ -366,9 +402,9 @@ class Runner:
 
 
 def _describe(error: BaseException) -> str:
-    if isinstance(error, errors.DeadLetter):
-        return error.reason
     try:
+        if isinstance(error, errors.DeadLetter):
+            return error.reason
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - an exception of the app's own may not even say what it is
         return type(error).__name__

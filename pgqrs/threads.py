@@ -55,7 +55,8 @@ class Threads:
             error: BaseException | None = None
             result: Any = None
             try:
-                result = context.run(function)
+                # Whoever asked may be gone before it began.
+                result = None if future.cancelled() else context.run(function)
             except BaseException as raised:  # noqa: BLE001 - handed to whoever waits
                 error = raised
             # A loop that is closed has nobody left who waits.

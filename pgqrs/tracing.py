@@ -6,10 +6,11 @@ semantic conventions of OpenTelemetry for messaging.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from pgqrs.handlers import Middleware
     from pgqrs.models import Message
@@ -24,7 +25,11 @@ else:
 
 def inject(headers: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """Add the context of the trace that the caller is part of; headers that carry one already stay as they are."""
-    if not INSTALLED or not trace.get_current_span().get_span_context().is_valid:
+    if (
+        not INSTALLED
+        or not isinstance(headers, Mapping | None)
+        or not trace.get_current_span().get_span_context().is_valid
+    ):
         return headers
     carried: dict[str, Any] = {}
     propagate.inject(carried)

@@ -268,6 +268,7 @@ class Worker:
         arguments.seconds("timeout", timeout)
         worker_id = await self.start()
         self._draining.set()
+        self._state_seen(WorkerStatus.INTERRUPTED)
         released = await drain(self._db, worker_id, timeout, reason="drained")
         self._held.clear()
         self._report_drained()

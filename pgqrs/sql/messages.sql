@@ -106,7 +106,10 @@ WITH {completing}, done AS (
     SET vt = now() + coalesce(make_interval(secs => $3::float8), q.lease_duration)
     FROM target, {schema}.pgqrs_queues q WHERE m.id = target.id AND q.id = m.queue_id RETURNING m.id
 )
-{held_answer}
+{held_answer}, (
+    SELECT extract(epoch FROM coalesce(make_interval(secs => $3::float8), q.lease_duration))::float8
+    FROM {schema}.pgqrs_workers w JOIN {schema}.pgqrs_queues q ON q.id = w.queue_id WHERE w.id = $1
+) AS lease_seconds
 
 -- name: give_back
 -- Messages that nobody began to handle: they go to the head of the queue, and it does not count that they were leased.

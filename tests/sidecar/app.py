@@ -1,5 +1,7 @@
 """An app as a test's pod runs it: consumes one message after the other, and tells as JSON lines what happens.
 
+With `APP_LOOP=run` it leaves the loop to `Consumer.run`.
+
 Like many real apps it does nothing on SIGTERM: it goes on until it is killed.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 
@@ -25,7 +28,8 @@ async def main(handler_seconds: float) -> None:
     loop.add_signal_handler(signal.SIGUSR1, goodbye.set)
     async with pgqrs.Consumer() as consumer:
         _tell("started", worker_id=consumer.worker_id)
-        consuming = asyncio.create_task(_consume(consumer, handler_seconds))
+        consume = _run if os.environ.get("APP_LOOP") == "run" else _consume
+        consuming = asyncio.create_task(consume(consumer, handler_seconds))
         await goodbye.wait()
         consuming.cancel()
         await asyncio.wait([consuming])
@@ -37,6 +41,16 @@ async def _consume(consumer: pgqrs.Consumer, handler_seconds: float) -> None:
         _tell("leased", id=message.id, read_ct=message.read_ct)
         await asyncio.sleep(handler_seconds)
         _tell("archived", id=message.id, archived=await consumer.archive(message.id))
+    _tell("drained")
+
+
+async def _run(consumer: pgqrs.Consumer, handler_seconds: float) -> None:
+    async def handle(message: pgqrs.Message) -> None:
+        _tell("leased", id=message.id, read_ct=message.read_ct)
+        await asyncio.sleep(handler_seconds)
+        _tell("handled", id=message.id)
+
+    await consumer.run(handle, concurrency=1, signals=False)
     _tell("drained")
 
 

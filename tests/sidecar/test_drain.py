@@ -48,6 +48,23 @@ async def test_a_drain_waits_for_the_handler_and_nothing_is_delivered_twice(
     assert (await database.message(first))["read_ct"] == 1
 
 
+async def test_a_run_ends_with_its_pod(pod: Pod, database: Observer, producer: pgqrs.Producer) -> None:
+    await pod.sidecar()
+    app = await pod.app(handler_seconds=1.5, APP_LOOP="run")
+    first = await producer.enqueue({"n": 1})
+    await app.line(event="leased", id=first)
+    others = await producer.enqueue_batch([{"n": number} for number in range(2, 20)])
+
+    status, text = await pod.get("/drain", token=TOKEN)
+    assert status == 200
+    assert json.loads(text)["drained"]
+    await app.line(event="handled", id=first)
+    await app.line(event="drained")
+    assert app.count(event="leased") == 1
+    assert (await database.message(first))["archived_at"] is not None
+    assert {(await database.message(other))["read_ct"] for other in others} == {0}
+
+
 async def test_a_process_that_comes_during_a_drain_is_refused(pod: Pod) -> None:
     await pod.sidecar()
     async with pod.session() as session:
