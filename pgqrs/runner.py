@@ -269,7 +269,7 @@ class Runner:
     def _leave(self, task: asyncio.Task[None] | None) -> None:
         if task is not None:
             self._measures.in_flight -= self._running.pop(task, 0)
-        if not self._running:
+        if not (self._running or self._buffer):
             self._stir.set()
 
     def _announce(self) -> None:
