@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -113,6 +114,38 @@ async def test_a_consumer_does_its_whole_job(crew: Crew, admin: pgqrs.Admin) -> 
             assert await consumer.drain(timedelta()) == 1
         async with pgqrs.Consumer(limited, "emails", "host", 1) as consumer:
             assert [message.id for message in await consumer.dequeue(4)] == sent[2:]
+
+
+@pytest.mark.parametrize("archive", [True, False])
+async def test_a_consumer_runs_its_handlers(crew: Crew, admin: pgqrs.Admin, *, archive: bool) -> None:
+    """What one run does: leases, fails, renews, completes, and gives back."""
+    async with pgqrs.Producer(admin, "emails") as producer:
+        await producer.enqueue_batch(["good", "bad", "hopeless", "slow"])
+    begun, renewed = asyncio.Event(), asyncio.Event()
+
+    async def handle(message: pgqrs.Message) -> None:
+        if message.payload == "hopeless":
+            raise pgqrs.DeadLetter(message.payload)
+        if message.payload == "bad":
+            raise pgqrs.Retry(after=timedelta(hours=1))
+        if message.payload == "slow":
+            begun.set()
+            await renewed.wait()
+
+    async with crew.login("consumer") as dsn, pgqrs.Consumer(dsn, "emails") as consumer:
+        run = asyncio.create_task(consumer.run(handle, archive=archive, lease=timedelta(seconds=1)))
+        await begun.wait()
+        (first,) = await crew.connection.fetch("SELECT id, vt FROM pgqrs_messages WHERE payload = '\"slow\"'")
+        async with asyncio.timeout(20):
+            while (
+                await crew.connection.fetchval("SELECT vt FROM pgqrs_messages WHERE id = $1", first["id"])
+                == first["vt"]
+            ):
+                await asyncio.sleep(0.05)
+        run.cancel()
+        await asyncio.wait([run])
+    counts = await admin.queue_counts("emails")
+    assert (counts.ready, counts.delayed, counts.dead, counts.archived) == (1, 1, 1, int(archive))
 
 
 async def test_a_sidecar_does_its_job_with_the_rights_of_its_app(crew: Crew) -> None:
