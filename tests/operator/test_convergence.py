@@ -79,8 +79,14 @@ async def leased(world: World, worker: WorkerInfo) -> int:
     async with pgqrs.Admin(world.db.dsn) as admin:
         async with pgqrs.Producer(admin, "emails") as producer:
             await producer.enqueue({"to": "a"})
-        (row,) = await world.db.fetch("messages.dequeue", worker.id, 1, None, None)
-        return int(row["id"])
+        (message_id,) = await dequeued(world, worker.id)
+        return message_id
+
+
+async def dequeued(world: World, worker_id: int) -> list[int]:
+    """Lease a message for a worker, and give its id."""
+    _, *found = await world.db.fetch("messages.dequeue", worker_id, 1, None, None)
+    return [row["id"] for row in found]
 
 
 async def test_a_queue_appears_follows_and_is_set_right(world: World) -> None:
@@ -202,8 +208,7 @@ async def test_stopped_waits_for_the_drain_but_not_for_ever(world: World) -> Non
     assert (await lifecycle.get(world.db, worker.id)).status is WorkerStatus.STOPPED
     assert (await world.worker()).status is WorkerStatus.SUSPENDED
     other = await lifecycle.register(world.db, "emails", hostname="web-2.shop")
-    taken = await world.db.fetch("messages.dequeue", other.id, 1, None, None)
-    assert [row["id"] for row in taken] == [message]
+    assert await dequeued(world, other.id) == [message]
 
 
 async def test_the_messages_of_a_pod_that_ended_are_free(world: World) -> None:
@@ -216,7 +221,7 @@ async def test_the_messages_of_a_pod_that_ended_are_free(world: World) -> None:
     stopped = await lifecycle.get(world.db, worker.id)
     assert (stopped.status, stopped.stop_reason) == (WorkerStatus.STOPPED, "container app: OOMKilled (137)")
     other = await lifecycle.register(world.db, "emails", hostname="web-2.shop")
-    assert [row["id"] for row in await world.db.fetch("messages.dequeue", other.id, 1, None, None)] == [message]
+    assert await dequeued(world, other.id) == [message]
 
 
 async def test_a_pod_that_ends_is_left_to_its_sidecar(world: World) -> None:
@@ -240,7 +245,7 @@ async def test_only_a_silent_worker_is_stopped_for_its_silence(world: World) -> 
     await world.converge()
     assert (await lifecycle.get(world.db, silent.id)).stop_reason == "heartbeat timeout"
     assert await lifecycle.status(world.db, fresh.id) is WorkerStatus.READY
-    assert [row["id"] for row in await world.db.fetch("messages.dequeue", fresh.id, 1, None, None)] == [message]
+    assert await dequeued(world, fresh.id) == [message]
 
 
 async def test_right_after_an_outage_silence_says_nothing(world: World) -> None:
