@@ -83,8 +83,8 @@ class Consumer(Worker):
             WorkerReplacedError: the worker was stopped or replaced.
             ValidationError: the limit is out of range, or the lease is not more than zero.
         """
-        payloads.batch_size(limit)
-        seconds = None if lease is None else payloads.seconds("lease", lease, positive=True)
+        arguments.batch_size(limit)
+        seconds = None if lease is None else arguments.seconds("lease", lease, positive=True)
         return (await self._dequeue(limit, seconds))[0]
 
     async def _dequeue(self, limit: int, seconds: float | None) -> tuple[list[Message], bool]:
@@ -310,7 +310,7 @@ class Consumer(Worker):
             WorkerReplacedError: none was, because this worker was stopped or replaced.
             ValidationError: one of them is no id, or the delay is negative.
         """
-        seconds = 0.0 if delay is None else payloads.seconds("delay", delay)
+        seconds = 0.0 if delay is None else arguments.seconds("delay", delay)
         return await self._finish("messages.release", message_ids, seconds)
 
     async def dead_letter(self, message_id: int, reason: str) -> bool:
@@ -357,17 +357,18 @@ class Consumer(Worker):
             WorkerReplacedError: none was, because this worker was stopped or replaced.
             ValidationError: one of them is no id, or the duration is not more than zero.
         """
-        return await self._change("messages.extend", message_ids, payloads.seconds("duration", duration, positive=True))
+        seconds = arguments.seconds("duration", duration, positive=True)
+        return await self._change("messages.extend", message_ids, seconds)
 
     async def _finish(self, statement: str, message_ids: Sequence[int], *args: object) -> list[bool]:
-        ids = payloads.ids(message_ids)
+        ids = arguments.ids(message_ids)
         done = await self._change(statement, ids, *args)
         self._held.difference_update(map(MessageId, ids))
         self._report_drained()
         return done
 
     async def _change(self, statement: str, message_ids: Sequence[int], *args: object) -> list[bool]:
-        ids = payloads.ids(message_ids)
+        ids = arguments.ids(message_ids)
         row = await self._db.fetch_row(statement, await self.start(), ids, *args)
         done = set(row["ids"]) if row else set()
         if ids and not done:

@@ -21,13 +21,11 @@ _MAX_CHARACTERS = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A message that is written and checked."""
+    """A message that is written and checked; one with a deduplication key is none, because it goes alone."""
 
     text: str
     delay: float
     headers: str | None
-    #: Only for messages that go alone: those with a key are not grouped.
-    key: str | None
 
 
 #: Sends messages in one statement, and gives for each its id.

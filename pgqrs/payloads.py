@@ -10,11 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from pgqrs import arguments, errors
+from pgqrs import errors
 from pgqrs.names import shown
 
-#: Who sends or receives finds these rules here, beside those for what is sent.
-seconds, ids, batch_size = arguments.seconds, arguments.ids, arguments.batch_size
 #: The largest payload, in bytes of its JSON, unless a producer is told another limit.
 DEFAULT_MAX_PAYLOAD_BYTES = 1024 * 1024
 MAX_HEADERS_BYTES = 64 * 1024

@@ -14,7 +14,6 @@ from pgqrs.batches import Batch
 from pgqrs.grouping import Entry, Grouping
 from pgqrs.names import shown
 from pgqrs.payloads import headers as written_headers
-from pgqrs.payloads import seconds
 from pgqrs.worker import Worker
 
 if TYPE_CHECKING:
@@ -114,15 +113,15 @@ class Producer(Worker):
         _check_connection(connection)
         entry = Entry(
             payloads.encode(payload, self._codec, limit=self._max_payload_bytes),
-            0.0 if delay is _NO_DELAY else payloads.seconds("delay", delay),
+            0.0 if delay is _NO_DELAY else arguments.seconds("delay", delay),
             payloads.headers(tracing.inject(headers)),
-            payloads.key(key),
         )
+        checked_key = payloads.key(key)
         worker_id = await self.start()
-        if connection is None and entry.key is None:
+        if connection is None and checked_key is None:
             return await self._grouping.add(entry)
         # A key may have to wait for whoever else sends it in a long transaction, and must not make others wait.
-        batch = Batch(worker_id, [entry.text], [entry.delay], [entry.headers], [entry.key])
+        batch = Batch(worker_id, [entry.text], [entry.delay], [entry.headers], [checked_key])
         return (await self._insert(batch, connection))[0]
 
     async def enqueue_batch(
@@ -157,7 +156,7 @@ class Producer(Worker):
         batch = Batch(
             await self.start(),
             texts,
-            [seconds("delay", delay)] * len(texts),
+            [arguments.seconds("delay", delay)] * len(texts),
             [written_headers(tracing.inject(headers))] * len(texts),
             _check_keys(keys, len(texts)),
         )

@@ -96,7 +96,6 @@ class Runner:
         self._ended = False
         self.over = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
-        self._over_at: float | None = None
         self._end_by_time: asyncio.TimerHandle | None = None
         self._changed_at = 0.0
         self._retry_at = 0.0
@@ -139,8 +138,7 @@ class Runner:
 
     def drain(self, seconds: float) -> None:
         """Begin nothing any more, and end when what was begun has ended, or after so many seconds."""
-        if self._over_at is None:
-            self._over_at = self._loop.time() + seconds
+        if self._end_by_time is None:
             # Also out of a call that the database does not answer.
             self._end_by_time = self._loop.call_later(seconds, self._interrupt)
         self._stir.set()
@@ -179,11 +177,7 @@ class Runner:
             return True
         if self._draining.is_set() or self._paused:
             self._give_back_buffer()
-        if not self._draining.is_set():
-            return False
-        if self._over_at is not None and self._loop.time() >= self._over_at:
-            return True
-        return not self._running and self._leases.first_outcome_at is None
+        return self._draining.is_set() and not self._running and self._leases.first_outcome_at is None
 
     # What is to be done next.
 
@@ -206,7 +200,7 @@ class Runner:
             return 0
         outcome_at = self._leases.first_outcome_at
         if outcome_at is None:
-            return None if self._over_at is None else self._over_at - now
+            return None
         if not self._running and not self._buffer:
             return 0
         most = _FLUSH_WITH_LEASE_SECONDS if self._hungry and self._buffer else _FLUSH_SECONDS

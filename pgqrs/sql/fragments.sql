@@ -35,6 +35,25 @@ target AS MATERIALIZED (
     ORDER BY m.id FOR UPDATE
 )
 
+-- name: archiving
+-- A reason that upstream left behind when it replayed a dead letter would make this one look dead again.
+done AS (
+    UPDATE {schema}.pgqrs_messages m SET archived_at = now(), dead_reason = NULL FROM target WHERE m.id = target.id RETURNING m.id
+)
+
+-- name: deleting
+done AS (
+    DELETE FROM {schema}.pgqrs_messages m USING target WHERE m.id = target.id RETURNING m.id
+)
+
+-- name: giving_back
+-- To the head of the queue, and it does not count that they were leased.
+done AS (
+    UPDATE {schema}.pgqrs_messages m
+    SET consumer_worker_id = NULL, read_ct = greatest(m.read_ct - 1, 0), vt = least(m.enqueued_at, now())
+    FROM target WHERE m.id = target.id RETURNING m.id
+)
+
 -- name: leasing
 -- $1 worker, $2 most messages, $3 lease in seconds or NULL for the queue's own, $4 where in the order of `vt` to begin, or
 -- NULL for its head: where an old snapshot keeps the traces of what was leased before from being cleaned away, they are

@@ -48,24 +48,17 @@ WITH done AS (SELECT WHERE false), {leasing}
 -- name: archive_and_dequeue
 -- One round trip and one commit for a worker that goes on: archives those of $5 that it holds, and leases the next ones.
 -- For $1 to $4 see `leasing`. Completing works in every state of the worker, leasing in some.
-WITH {completing}, done AS (
-    UPDATE {schema}.pgqrs_messages m SET archived_at = now(), dead_reason = NULL FROM target WHERE m.id = target.id RETURNING m.id
-), {leasing}
+WITH {completing}, {archiving}, {leasing}
 {lease_answer}
 
 -- name: delete_and_dequeue
 -- The same for messages that are not kept.
-WITH {completing}, done AS (
-    DELETE FROM {schema}.pgqrs_messages m USING target WHERE m.id = target.id RETURNING m.id
-), {leasing}
+WITH {completing}, {deleting}, {leasing}
 {lease_answer}
 
 -- name: archive
 -- Of the messages $2 those that the worker $1 holds; `fragments.held_target` says why. So with the four that follow.
-{held_target}, done AS (
-    -- A reason that upstream left behind when it replayed a dead letter would make this one look dead again.
-    UPDATE {schema}.pgqrs_messages m SET archived_at = now(), dead_reason = NULL FROM target WHERE m.id = target.id RETURNING m.id
-)
+{held_target}, {archiving}
 {held_answer}
 
 -- name: dead_letter
@@ -77,9 +70,7 @@ WITH {completing}, done AS (
 {held_answer}
 
 -- name: delete
-{held_target}, done AS (
-    DELETE FROM {schema}.pgqrs_messages m USING target WHERE m.id = target.id RETURNING m.id
-)
+{held_target}, {deleting}
 {held_answer}
 
 -- name: release
@@ -112,12 +103,8 @@ WITH {completing}, done AS (
 ) AS lease_seconds
 
 -- name: give_back
--- Messages that nobody began to handle: they go to the head of the queue, and it does not count that they were leased.
-{held_target}, done AS (
-    UPDATE {schema}.pgqrs_messages m
-    SET consumer_worker_id = NULL, read_ct = greatest(m.read_ct - 1, 0), vt = least(m.enqueued_at, now())
-    FROM target WHERE m.id = target.id RETURNING m.id
-)
+-- Messages that nobody began to handle.
+{held_target}, {giving_back}
 {held_answer}
 
 -- name: give_back_others
@@ -126,11 +113,7 @@ WITH target AS MATERIALIZED (
     SELECT m.id FROM {schema}.pgqrs_messages m
     WHERE m.consumer_worker_id = $1 AND m.archived_at IS NULL AND m.id <> ALL ($2::bigint[])
     ORDER BY m.id FOR UPDATE
-), done AS (
-    UPDATE {schema}.pgqrs_messages m
-    SET consumer_worker_id = NULL, read_ct = greatest(m.read_ct - 1, 0), vt = least(m.enqueued_at, now())
-    FROM target WHERE m.id = target.id RETURNING m.id
-)
+), {giving_back}
 {held_answer}
 
 -- name: fail

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import secrets
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -13,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from pgqrs import errors
 from pgqrs.admin import Admin
 from pgqrs.consumer import Consumer
+from pgqrs.handlers import Calls
 from pgqrs.models import QueuePolicy
 from pgqrs.producer import Producer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from pgqrs.models import Message, MessageId
 
@@ -107,20 +106,20 @@ async def handle(
         await producer.enqueue_batch(payloads)
         archived: list[Message] = []
         failed: dict[MessageId, Failure] = {}
+        calls = Calls(handler, middleware=(), time_limit=None)
+        stack.callback(calls.close)
         for _ in range(attempts):
-            await _round(consumer, handler, archived, failed)
+            await _round(consumer, calls, archived, failed)
         return Handled(archived=tuple(archived), released=tuple(failed.values()))
 
 
-async def _round(
-    consumer: Consumer, handler: Callable[[Message], Any], archived: list[Message], failed: dict[MessageId, Failure]
-) -> None:
+async def _round(consumer: Consumer, calls: Calls, archived: list[Message], failed: dict[MessageId, Failure]) -> None:
     """Handle everything that waits once; what fails stays leased until then, or it would come back at once."""
     held: list[MessageId] = []
     while found := await consumer.dequeue(lease=_LEASE):
         for message in found:
             try:
-                await _call(handler, message)
+                await calls.call(message)
             except Exception as error:  # noqa: BLE001 - it is handed to whoever asked
                 failed[message.id] = Failure(message=message, error=error)
                 held.append(message.id)
@@ -130,12 +129,3 @@ async def _round(
                 failed.pop(message.id, None)
     for message_id in held:
         await consumer.release(message_id)
-
-
-async def _call(handler: Callable[[Message], Any], message: Message) -> None:
-    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
-        await handler(message)
-        return
-    result: Awaitable[Any] | Any = await asyncio.to_thread(handler, message)
-    if inspect.isawaitable(result):
-        await result

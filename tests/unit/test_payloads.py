@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pgqrs
-from pgqrs import payloads
+from pgqrs import arguments, payloads
 
 _CHARACTERS = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 _JSON = st.recursive(
@@ -103,19 +103,19 @@ def test_a_reason_says_something(value: Any) -> None:
 @pytest.mark.parametrize("value", [5, 1.5, "5s", None, timedelta(microseconds=-1)])
 def test_durations_are_timedeltas_and_never_negative(value: Any) -> None:
     with pytest.raises(pgqrs.ValidationError, match="The delay"):
-        payloads.seconds("delay", value)
+        arguments.seconds("delay", value)
     with pytest.raises(pgqrs.ValidationError, match="more than zero"):
-        payloads.seconds("lease", timedelta(), positive=True)
-    assert payloads.seconds("delay", timedelta()) == 0
+        arguments.seconds("lease", timedelta(), positive=True)
+    assert arguments.seconds("delay", timedelta()) == 0
 
 
 @pytest.mark.parametrize("value", ["1", 1.0, True, None, 0, -1, 2**63])
 def test_ids_are_whole_numbers_that_the_database_could_have_given(value: Any) -> None:
     with pytest.raises(pgqrs.ValidationError, match="no id of a message"):
-        payloads.ids([1, value])
+        arguments.ids([1, value])
 
 
 @pytest.mark.parametrize("value", [0, -1, 10_001, "5", 1.0, True])
 def test_a_limit_is_a_whole_number_in_its_range(value: Any) -> None:
     with pytest.raises(pgqrs.ValidationError, match="1 to 10,000"):
-        payloads.batch_size(value)
+        arguments.batch_size(value)
