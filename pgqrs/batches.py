@@ -42,6 +42,11 @@ class Batch:
             Their ids; None for a message whose key others had at the same moment, which is to be sent again. An empty
             list says that there is no such queue.
         """
+        if len(self.texts) == 1 and not self.keyed:
+            rows = await fetch(
+                "messages.enqueue_one", queue_id, self.texts[0], self.delays[0], self.worker_id, self.headers[0]
+            )
+            return [row["id"] for row in rows]
         plain = not self.keyed and all(text is None for text in self.headers)
         if plain and all(delay == self.delays[0] for delay in self.delays):
             rows = await fetch("messages.enqueue", queue_id, self.texts, self.delays[0], self.worker_id)

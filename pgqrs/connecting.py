@@ -12,6 +12,7 @@ import contextlib
 import errno
 import logging
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -31,6 +32,9 @@ CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 #: More than there are statements of ours that run often.
 _KEPT_STATEMENTS = 100
+#: What took longer than this may have a plan from when its table was small, if its plan is as old as this; in seconds.
+_SLOW_SECONDS = 0.005
+_PLANS_LAST_SECONDS = 2.0
 #: After this silence of a statement somebody looks after it; together with a vain connection it stays below 10 seconds.
 SILENCE_SECONDS = 3.0
 #: An answer that was on its way when somebody looked has this long to arrive, in seconds.
@@ -88,6 +92,18 @@ class Connection(asyncpg.Connection):
             # There is no public way to it once the connection stands.
             self._stmt_cache.set_max_size(_KEPT_STATEMENTS)  # type: ignore[attr-defined]
             self._stmt_cache_enabled = True
+            self._planned_at = time.monotonic()
+
+    def plan_anew_after(self, seconds: float) -> None:
+        """Have statements planned anew where one took so many seconds that its plan may be the reason.
+
+        A prepared statement keeps its plan, and a plan that was made for an empty queue reads all of a full one, until
+        PostgreSQL analyzes the table a minute later or more.
+        """
+        now = time.monotonic()
+        if seconds > _SLOW_SECONDS and self._stmt_cache_enabled and now - self._planned_at > _PLANS_LAST_SECONDS:
+            self._stmt_cache.clear()  # type: ignore[attr-defined]
+            self._planned_at = now
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Cancel what runs and say goodbye, or cut the line where that takes too long (seconds)."""

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import re
 import ssl
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
@@ -306,8 +307,12 @@ class Database:
         Raises:
             asyncpg.ConnectionDoesNotExistError: the connection turned out to be dead.
         """
+        began = time.monotonic()
         with Watch(self._connector, connection, self._expire):
-            return await pending
+            answer = await pending
+        # A method of ours, which the types of asyncpg's pool do not tell of.
+        connection.plan_anew_after(time.monotonic() - began)  # type: ignore[attr-defined]
+        return answer
 
     @asynccontextmanager
     async def transaction(self, *, timeout: float | None = None) -> AsyncIterator[Transaction]:

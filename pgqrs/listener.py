@@ -39,8 +39,8 @@ _RENEW_SECONDS = 2.5
 _MARK_SECONDS = 1.0
 #: How long there is always work until the mark is taken off, in seconds.
 _BUSY_SECONDS = 0.2
-#: How many vain rounds it takes before a connection is opened for listening.
-_ROUNDS_BEFORE_LISTENING = 2
+#: From which wait on a connection is opened for listening; a program that only empties a queue does not need one.
+_LISTEN_FROM_WAIT = 2
 _PROOF_SECONDS = 3.0
 _OPEN_SECONDS = 10.0
 _PING_SECONDS = 5.0
@@ -247,6 +247,8 @@ class Waiter:
         self._worker_id = worker_id
         self._queue_id: int | None = None
         self._told = asyncio.Event()
+        #: How often it waited, and how often since there were messages the last time.
+        self._waits = 0
         self._rounds = 0
         self._busy_since = 0.0
 
@@ -266,6 +268,7 @@ class Waiter:
 
     async def wait(self, ended: asyncio.Event) -> None:
         """Wait until something was sent, or a little while, or until this event is set."""
+        self._waits += 1
         self._rounds += 1
         told = await self._can_be_told()
         seconds = min(_FIRST_SECONDS * 2 ** (self._rounds - 1), _LAST_SECONDS) if told else _FIRST_SECONDS
@@ -283,7 +286,7 @@ class Waiter:
 
     async def _can_be_told(self) -> bool:
         """Whether the queue is marked and somebody listens, so that a longer sleep is safe."""
-        if self._rounds >= _ROUNDS_BEFORE_LISTENING:
+        if self._waits >= _LISTEN_FROM_WAIT:
             self._listener.want()
         if not self._listener.hears:
             return False

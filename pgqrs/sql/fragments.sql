@@ -12,6 +12,14 @@ w.pod_uid, w.pod_name, w.pod_namespace, w.cluster, w.container, w.terminating, w
 q.id, q.queue_name, q.created_at, q.paused, q.lease_duration, q.read_limit, q.heartbeat_timeout, q.owner,
 q.archive_retention, q.dead_retention, q.worker_retention
 
+-- name: telling
+-- Tells consumers of the queue $1 that something without a delay ($3) was sent: once, and only where one waits
+-- (`notify.mark`), because a COMMIT that notifies takes one lock for the whole server.
+(
+    SELECT pg_notify('pgqrs', '{schema} ' || q.id) FROM {schema}.pgqrs_queues q
+    WHERE q.id = $1 AND q.idle_until > now() AND $3::float8 <= 0
+)
+
 -- name: held_target
 -- $1 worker, $2 ids: those that this worker holds, because only the holder of the lease may do anything with them. Locked
 -- in the order of ids, so that two that finish the same messages do not wait for each other crosswise. `IS TRUE` keeps other

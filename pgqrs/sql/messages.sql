@@ -6,11 +6,14 @@ SELECT q.id, p.payload::jsonb, now() + make_interval(secs => $3::float8), now(),
 FROM (SELECT id FROM {schema}.pgqrs_queues WHERE id = $1 FOR KEY SHARE) q,
      unnest($2::text[]) WITH ORDINALITY AS p (payload, position)
 ORDER BY p.position
--- Tells once, and only where a consumer waits (`notify.mark`): a COMMIT that notifies takes one lock for the whole server.
-RETURNING id, (
-    SELECT pg_notify('pgqrs', '{schema} ' || q.id) FROM {schema}.pgqrs_queues q
-    WHERE q.id = $1 AND q.idle_until > now() AND $3::float8 <= 0
-)
+RETURNING id, {telling}
+
+-- name: enqueue_one
+-- As `enqueue` for a single message; $5 are its headers or NULL. There is nothing to order, which makes it cheaper by a tenth.
+INSERT INTO {schema}.pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, producer_worker_id, headers)
+SELECT q.id, $2::text::jsonb, now() + make_interval(secs => $3::float8), now(), 0, $4, $5::text::jsonb
+FROM {schema}.pgqrs_queues q WHERE q.id = $1 FOR KEY SHARE
+RETURNING id, {telling}
 
 -- name: enqueue_each
 -- As `enqueue`, where each has a delay in seconds ($3), headers ($5) and a key ($6) of its own; headers and key may be NULL.

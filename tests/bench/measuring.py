@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.bench.stage import Stage
 from tests.bench.works import WORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tests.bench.contenders import Contender, Setting
     from tests.bench.results import Results, Sample
@@ -76,11 +77,18 @@ async def measure(server: BenchServer, scale: Scale, selection: Selection, resul
         for work in selection.works:
             if work.once and number:
                 continue
-            for contender in selection.contenders:
-                for setting in work.chosen(contender):
-                    outcome = await _sample(stage, work, contender, setting)
-                    results.add(work.name, contender.name, setting.name, outcome)
-                    _tell(number, work, contender, setting, outcome)
+            for contender, setting in _turns(work, selection):
+                outcome = await _sample(stage, work, contender, setting)
+                results.add(work.name, contender.name, setting.name, outcome)
+                _tell(number, work, contender, setting, outcome)
+
+
+def _turns(work: Work, selection: Selection) -> Iterator[tuple[Contender, Setting]]:
+    """Who is measured in one round: everybody once before anybody the second time."""
+    for _ in range(work.samples):
+        for contender in selection.contenders:
+            for setting in work.chosen(contender):
+                yield contender, setting
 
 
 async def _sample(stage: Stage, work: Work, contender: Contender, setting: Setting) -> Sample | str:
@@ -101,9 +109,10 @@ def _told(text: str) -> str:
 
 
 def _tell(number: int, work: Work, contender: Contender, setting: Setting, outcome: Sample | str) -> None:
+    # How far it is; what came of it is printed at the end.
     who = f"{time.strftime('%H:%M:%S')} round {number + 1} {work.name:18} {contender.name:15} {setting.name:8}"
     if isinstance(outcome, str):
-        print(f"{who} failed: {outcome}", flush=True)
+        print(f"{who} failed: {outcome}", file=sys.stderr, flush=True)
     else:
         values = "  ".join(f"{name} {value:,.2f}" for name, value in outcome.values.items())
-        print(f"{who} {values}", flush=True)
+        print(f"{who} {values}", file=sys.stderr, flush=True)

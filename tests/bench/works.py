@@ -39,7 +39,8 @@ class Work:
     settings: tuple[str, ...] = ("default", "best")
     #: Only messages are sent, so a contender that sends alike with all its settings is measured with one.
     sends: bool = False
-    #: Taken once in a run, not once in a round.
+    #: How often it is taken in a round, because it swings, and whether it is taken in the first round alone.
+    samples: int = 1
     once: bool = False
 
     def chosen(self, contender: Contender) -> tuple[Setting, ...]:
@@ -164,7 +165,14 @@ async def _heartbeat(stage: Stage, contender: Contender, setting: Setting) -> Sa
 _UPDATED = "SELECT {} FROM pg_stat_user_tables WHERE relname = 'pgqrs_workers'"
 
 WORKS = (
-    Work(name="enqueue-1", title="Enqueue, one task, one by one", measure=partial(_enqueue, tasks=1), sends=True),
+    # Each waits for the disk, and how long that takes changes from second to second.
+    Work(
+        name="enqueue-1",
+        title="Enqueue, one task, one by one",
+        measure=partial(_enqueue, tasks=1),
+        sends=True,
+        samples=3,
+    ),
     Work(name="enqueue-64", title="Enqueue, 64 tasks one by one", measure=partial(_enqueue, tasks=64), sends=True),
     Work(
         name="enqueue-batch-100",

@@ -109,6 +109,26 @@ async def test_an_idle_consumer_is_woken_by_what_is_sent(
         waiter.close()
 
 
+async def test_a_consumer_that_always_finds_something_after_a_short_wait_listens_too(
+    dsn: str, producer: pgqrs.Producer
+) -> None:
+    """Otherwise a steady trickle from the start on would be met by polling for ever."""
+
+    async def trickle() -> None:
+        while True:
+            await producer.enqueue({})
+            # Less than the time until a consumer asks again, so that it never asks in vain.
+            await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(trickle())
+    try:
+        async with reading(dsn) as reader:
+            await eventually(lambda: reader.db.listener.hears)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
 async def test_an_idle_consumer_is_woken_by_a_drain(
     admin: pgqrs.Admin, producer: pgqrs.Producer, observer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

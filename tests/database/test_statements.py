@@ -8,6 +8,7 @@ that hurts.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ import asyncpg
 import pytest
 
 from pgqrs import statements
+from pgqrs.database import Database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -54,6 +56,7 @@ class Hot:
 
 HOT = [
     Hot("messages.enqueue", (1, ["1", "2"], 0.0, 1)),
+    Hot("messages.enqueue_one", (1, "1", 0.0, 1, None)),
     Hot("messages.enqueue_each", (1, ["1", "2"], [0.0, 1.0], 1, [None, "{}"], ["a", None]), {LIVE_KEY}),
     Hot("messages.dequeue", (1, 100, None, None), {HOT_PATH, PRIMARY}, page=True),
     Hot("messages.archive_and_dequeue", (1, 100, None, None, IDS), {HOT_PATH, PRIMARY}, page=True),
@@ -187,6 +190,10 @@ async def _faults(
     if "Seq Scan" in workers and not (hot.workers == "all" or (hot.workers == "live" and not filled)):
         found.append("reads all workers")
     used = {node["Index Name"] for node in nodes if "Index Name" in node and "pgqrs_messages" in node["Index Name"]}
+    if generic and any(
+        "Scan" in node["Node Type"] and "Index Cond" not in node for node in nodes if "Index Name" in node
+    ):
+        found.append("reads an index from end to end")
     if not used <= hot.indexes or (hot.indexes and not used):
         found.append(f"goes by {sorted(used)} and not by {sorted(hot.indexes)}")
     # The answer of a dequeue is put in order at the end, after it was cut.
@@ -214,3 +221,36 @@ async def test_hot_statements_go_by_their_indexes(connection: asyncpg.Connection
         for fault in await _faults(connection, hot, filled=filled, analyzed=analyzed, generic=generic)
     ]
     assert not faults, "\n\n".join(faults)
+
+
+async def test_a_plan_that_was_made_for_an_empty_queue_is_left_when_the_queue_has_grown(
+    dsn: str, connection: asyncpg.Connection
+) -> None:
+    """A prepared statement keeps its plan, and a queue that is empty most of the time is analyzed while it is empty."""
+    name = "messages.archive_and_dequeue"
+    arguments: tuple[object, ...] = (None, 10, None, None, [])
+    await connection.execute("VACUUM ANALYZE")
+    async with Database(dsn, max_connections=1) as db:
+        for _ in range(8):
+            await db.fetch(name, *arguments)
+        assert "Seq Scan" in await _kept_plan(db, name)
+        await _fill(connection)
+        async with asyncio.timeout(30):
+            while True:
+                await db.fetch(name, *arguments)
+                plan = await _kept_plan(db, name)
+                if plan and "Seq Scan" not in plan:
+                    break
+
+
+async def _kept_plan(db: Database, name: str) -> str:
+    """Give the plan of a statement that the one connection has prepared; nothing where it is not prepared now."""
+    async with db.connection() as connection:
+        text = statements.statement(name, "public")
+        prepared = await connection.fetchval("SELECT name FROM pg_prepared_statements WHERE statement = $1", text)
+        if prepared is None:
+            return ""
+        await connection.execute("SET plan_cache_mode = force_generic_plan")
+        lines = await connection.fetch(f"EXPLAIN EXECUTE {prepared} (NULL, 10, NULL, NULL, '{{}}')")
+        await connection.execute("RESET plan_cache_mode")
+        return "\n".join(line[0] for line in lines if "pgqrs_messages" in line[0])
