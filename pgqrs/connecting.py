@@ -33,8 +33,12 @@ CLOSE_SECONDS = 2.0
 #: More than there are statements of ours that run often.
 _KEPT_STATEMENTS = 100
 #: What took longer than this may have a plan from when its table was small, if its plan is as old as this; in seconds.
+#: One slow answer says nothing: planning makes one, too. So many of the last hundred do.
 _SLOW_SECONDS = 0.005
 _PLANS_LAST_SECONDS = 2.0
+_SLOW_ANSWERS = 5
+_SLOW_SHARE = 0.1
+_ANSWERS = 100
 #: After this silence of a statement somebody looks after it; together with a vain connection it stays below 10 seconds.
 SILENCE_SECONDS = 3.0
 #: An answer that was on its way when somebody looked has this long to arrive, in seconds.
@@ -92,18 +96,30 @@ class Connection(asyncpg.Connection):
             # There is no public way to it once the connection stands.
             self._stmt_cache.set_max_size(_KEPT_STATEMENTS)  # type: ignore[attr-defined]
             self._stmt_cache_enabled = True
-            self._planned_at = time.monotonic()
+            self._planned()
 
-    def plan_anew_after(self, seconds: float) -> None:
-        """Have statements planned anew where one took so many seconds that its plan may be the reason.
+    def _planned(self) -> None:
+        self._planned_at = time.monotonic()
+        self._answers = self._slow_answers = 0.0
+
+    def took(self, seconds: float) -> None:
+        """Note how long an answer took, and have statements planned anew where plans may be why many are slow.
 
         A prepared statement keeps its plan, and a plan that was made for an empty queue reads all of a full one, until
         PostgreSQL analyzes the table a minute later or more.
         """
-        now = time.monotonic()
-        if seconds > _SLOW_SECONDS and self._stmt_cache_enabled and now - self._planned_at > _PLANS_LAST_SECONDS:
+        if not self._stmt_cache_enabled:
+            return
+        if self._answers >= _ANSWERS:
+            self._answers, self._slow_answers = self._answers / 2, self._slow_answers / 2
+        self._answers += 1
+        if seconds <= _SLOW_SECONDS:
+            return
+        self._slow_answers += 1
+        often = self._slow_answers >= max(_SLOW_ANSWERS, _SLOW_SHARE * self._answers)
+        if often and time.monotonic() - self._planned_at > _PLANS_LAST_SECONDS:
             self._stmt_cache.clear()  # type: ignore[attr-defined]
-            self._planned_at = now
+            self._planned()
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Cancel what runs and say goodbye, or cut the line where that takes too long (seconds)."""

@@ -311,7 +311,7 @@ class Database:
         with Watch(self._connector, connection, self._expire):
             answer = await pending
         # A method of ours, which the types of asyncpg's pool do not tell of.
-        connection.plan_anew_after(time.monotonic() - began)  # type: ignore[attr-defined]
+        connection.took(time.monotonic() - began)  # type: ignore[attr-defined]
         return answer
 
     @asynccontextmanager
