@@ -1,4 +1,4 @@
-"""The session between an app's process and its pod's sidecar: one JSON object per line (`docs/design/interfaces.md`).
+"""The session between an app's process and its pod's sidecar: one JSON object per line (`docs/session-protocol.md`).
 
 Both sides use this module, so that they cannot disagree on a name.
 """

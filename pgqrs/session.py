@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import random
+import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pgqrs import errors, protocol
@@ -29,6 +30,25 @@ _GOODBYE_SECONDS = 5.0
 _POLL_SECONDS = 0.2
 _RECONNECT_FIRST_SECONDS = 0.1
 _RECONNECT_LAST_SECONDS = 1.0
+
+
+#: Those whose connection a fork would copy.
+_open: weakref.WeakSet[SidecarSession] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    """Leave the connections to the parent: while a child of a dead process has one, the sidecar does not see the death.
+
+    The numbers of the files stay taken, because objects that the child also has may close them once more.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for session in _open:
+        for number in session.files():
+            os.dup2(null, number, inheritable=False)
+    os.close(null)
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 class SessionListener(Protocol):
@@ -58,6 +78,11 @@ class SidecarSession:
         self._drained = False
         self.worker_id: WorkerId | None = None
         self.name = ""
+
+    def files(self) -> list[int]:
+        """The numbers of the files behind the connection."""
+        line = None if self._writer is None else self._writer.get_extra_info("socket")
+        return [] if line is None or line.fileno() < 0 else [line.fileno()]
 
     @property
     def connected(self) -> bool:
@@ -153,6 +178,7 @@ class SidecarSession:
             writer.close()
             raise
         self._writer = writer
+        _open.add(self)
         if self._drained:
             self.send_drained()
         return reader
@@ -176,6 +202,7 @@ class SidecarSession:
 
     async def _reconnect(self) -> asyncio.StreamReader | None:
         delay = _RECONNECT_FIRST_SECONDS
+        told = ""
         while True:
             try:
                 return await self._connect()
@@ -183,7 +210,11 @@ class SidecarSession:
                 # The sidecar came back and did not know us in time: this id can do no more work.
                 self._listener.state_changed(WorkerStatus.STOPPED)
                 return None
-            except (OSError, errors.PgqrsError):
+            except (OSError, errors.PgqrsError) as error:
+                if str(error) != told:
+                    told = str(error)
+                    extra = {"worker_id": self.worker_id, "error": told}
+                    logger.warning("sidecar does not take the worker up, trying again", extra=extra)
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, hides nothing
                 delay = min(delay * 2, _RECONNECT_LAST_SECONDS)
 

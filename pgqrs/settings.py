@@ -36,6 +36,8 @@ class Settings:
     sidecar: SidecarAddress | None
     #: The largest payload that a producer sends, in bytes of its JSON.
     max_payload_bytes: int
+    #: Whether a worker waits for a database that is not there yet, instead of failing.
+    start_without_database: bool
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -63,7 +65,16 @@ class Settings:
             pod=pod,
             sidecar=_sidecar(env),
             max_payload_bytes=_bytes(env, "PGQRS_MAX_PAYLOAD_BYTES", payloads.DEFAULT_MAX_PAYLOAD_BYTES),
+            start_without_database=_flag(env, "PGQRS_START_WITHOUT_DATABASE"),
         )
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name) or "false"
+    if text not in {"true", "false"}:
+        message = f"{name} is {names.shown(text)}; it is true or false."
+        raise errors.ConfigurationError(message)
+    return text == "true"
 
 
 def _bytes(env: Mapping[str, str], name: str, default: int) -> int:

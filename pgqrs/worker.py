@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
 from pgqrs import arguments, errors, lifecycle, names
@@ -15,6 +16,7 @@ from pgqrs.session import SidecarSession
 from pgqrs.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from datetime import timedelta
     from types import TracebackType
 
@@ -27,6 +29,9 @@ _HEARTBEAT_SECONDS = 5.0
 _STOP_SECONDS = 10.0
 #: How long a sidecar that the environment names is tried before the worker registers itself.
 _SIDECAR_SECONDS = 10.0
+#: Between two tries of a database that is waited for, at first and at last, in seconds.
+_RETRY_FIRST_SECONDS = 0.5
+_RETRY_LAST_SECONDS = 5.0
 
 
 class Worker:
@@ -123,12 +128,13 @@ class Worker:
             QueueNotFoundError: there is no such queue.
             WorkerAlreadyActiveError: somebody alive has this identity.
             WorkerNotReadyError: the pod is ending, or this worker was closed.
-            DatabaseUnavailableError: PostgreSQL cannot be reached.
+            DatabaseUnavailableError: PostgreSQL cannot be reached, and `PGQRS_START_WITHOUT_DATABASE` does not say that
+                this is to be waited for.
         """
         async with self._registering:
             self._check_open()
             if self._worker_id is None:
-                self._worker_id = await self._open_session() or await self._register()
+                self._worker_id = await self._become_worker()
                 if self._closed:
                     # Meanwhile. Whoever closed it may have been cancelled and not wait for us.
                     await self._leave()
@@ -144,21 +150,42 @@ class Worker:
             message = f"{self!r} is closed; make a new one."
             raise errors.WorkerNotReadyError(message)
 
+    async def _become_worker(self) -> WorkerId:
+        """Be handed a row or register one; where the environment says so, wait for a database that is not there yet."""
+        pause = _RETRY_FIRST_SECONDS
+        while True:
+            try:
+                return await self._open_session() or await self._register()
+            except errors.DatabaseUnavailableError as error:
+                self._check_open()
+                if not self._settings.start_without_database:
+                    raise
+                logger.warning("no database yet, trying again", extra={"queue": self.queue, "error": str(error)})
+            async with self._patient():
+                await asyncio.sleep(pause)
+            pause = min(pause * 2, _RETRY_LAST_SECONDS)
+
     async def _open_session(self) -> WorkerId | None:
         """Let the sidecar hand out a row; None without a sidecar, or where the app wants an identity of its own."""
         session = self._new_session()
         if session is None:
             return None
+        async with self._patient():
+            worker_id = await session.open_within(_SIDECAR_SECONDS)
+        self._session = session if worker_id is not None else None
+        return worker_id
+
+    @asynccontextmanager
+    async def _patient(self) -> AsyncIterator[None]:
+        """Wait for something until the worker is closed."""
         try:
             async with asyncio.timeout(None) as self._patience:
-                worker_id = await session.open_within(_SIDECAR_SECONDS)
+                yield
         except TimeoutError:
             self._check_open()
             raise
         finally:
             self._patience = None
-        self._session = session if worker_id is not None else None
-        return worker_id
 
     def _new_session(self) -> SidecarSession | None:
         address = self._settings.sidecar

@@ -1,6 +1,6 @@
 """An app as a test's pod runs it: consumes one message after the other, and tells as JSON lines what happens.
 
-With `APP_LOOP=run` it leaves the loop to `Consumer.run`.
+With `APP_LOOP=run` it leaves the loop to `Consumer.run`; with `APP_FORKS=1` it has a child process.
 
 Like many real apps it does nothing on SIGTERM: it goes on until it is killed.
 """
@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from typing import Any
 
 import pgqrs
 
@@ -28,6 +29,8 @@ async def main(handler_seconds: float) -> None:
     loop.add_signal_handler(signal.SIGUSR1, goodbye.set)
     async with pgqrs.Consumer() as consumer:
         _tell("started", worker_id=consumer.worker_id)
+        if os.environ.get("APP_FORKS"):
+            _tell("forked", pid=_fork())
         consume = _run if os.environ.get("APP_LOOP") == "run" else _consume
         consuming = asyncio.create_task(consume(consumer, handler_seconds))
         await goodbye.wait()
@@ -36,12 +39,31 @@ async def main(handler_seconds: float) -> None:
     _tell("ended")
 
 
+def _fork() -> int:
+    """Start a child as `multiprocessing` does, which outlives us."""
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    return child
+
+
 async def _consume(consumer: pgqrs.Consumer, handler_seconds: float) -> None:
     async for message in consumer:
         _tell("leased", id=message.id, read_ct=message.read_ct)
+        _die(message.payload)
         await asyncio.sleep(handler_seconds)
         _tell("archived", id=message.id, archived=await consumer.archive(message.id))
     _tell("drained")
+
+
+def _die(payload: Any) -> None:
+    """End as the message says, without a word to anyone."""
+    match payload:
+        case {"die": "abort"}:
+            os.abort()
+        case {"die": "exit"}:
+            os._exit(3)
 
 
 async def _run(consumer: pgqrs.Consumer, handler_seconds: float) -> None:
