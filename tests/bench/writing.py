@@ -45,7 +45,9 @@ def write(folder: Path, *, results: Results, verdicts: Sequence[Verdict], machin
         command=_COMMANDS[scale.name],
         plot="performance.svg",
     )
-    (folder / "performance.md").write_text(page)
+    target = folder / "performance.md"
+    _, mark, sidecars = target.read_text().partition(report.SIDECARS) if target.exists() else ("", "", "")
+    target.write_text(f"{page}\n{mark}{sidecars}" if mark else page)
 
 
 def _rounded(value: object) -> object:
