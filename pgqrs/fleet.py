@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import asyncpg
-
-from pgqrs import errors, rows
-from pgqrs.models import MAX_COUNT, QueueCounts, QueueRetention
+from pgqrs import rows
+from pgqrs.models import MAX_COUNT, QueueCounts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -71,8 +69,6 @@ class QueueDeclaration:
     owner: str
     #: The owner that the row had when this was decided; another one by then wins.
     previous_owner: str | None = None
-    #: How long what is over is kept; None leaves what the row says.
-    retention: QueueRetention | None = None
 
 
 async def observe(
@@ -129,15 +125,10 @@ async def counts(db: Database, queues: Collection[str]) -> dict[str, FleetCounts
     return found
 
 
-async def declare(db: Database, declarations: Sequence[QueueDeclaration]) -> set[str]:
-    """Create the queues that are missing, and set policy, retention and owner of those that are there.
-
-    Returns:
-        The names of those that were written; a row that has another owner by now is kept as it is.
-    """
+async def declare(db: Database, declarations: Sequence[QueueDeclaration]) -> None:
+    """Create the queues that are missing, and set policy and owner of those that are there."""
     if not declarations:
-        return set()
-    kept = [d.retention or QueueRetention() for d in declarations]
+        return
     columns = [
         [d.name for d in declarations],
         [d.policy.paused for d in declarations],
@@ -145,16 +136,10 @@ async def declare(db: Database, declarations: Sequence[QueueDeclaration]) -> set
         [d.policy.read_limit for d in declarations],
         [d.policy.heartbeat_timeout for d in declarations],
         [d.owner for d in declarations],
-        [one.archived for one in kept],
-        [one.dead for one in kept],
-        [one.workers for one in kept],
     ]
-    owners = [d.previous_owner for d in declarations]
-    retains = [d.retention is not None for d in declarations]
     async with db.transaction() as transaction:
-        changed = await transaction.fetch("fleet.declare", *columns, owners, retains)
-        created = await transaction.fetch("fleet.create", *columns)
-    return {row["queue_name"] for row in (*changed, *created)}
+        await transaction.fetch("fleet.declare", *columns, [d.previous_owner for d in declarations])
+        await transaction.fetch("fleet.create", *columns)
 
 
 async def disown(db: Database, owners: Mapping[str, str]) -> None:
@@ -210,16 +195,6 @@ async def stop_idle(db: Database, worker_ids: Collection[WorkerId], *, reason: s
         How many messages each stopped worker held, which is none.
     """
     return await _stop_if(db, "fleet.lock_idle", worker_ids, reason)
-
-
-def names_no_database(error: BaseException) -> bool:
-    """Tell whether an error says that the server runs and that there is no such database."""
-    return isinstance(error, errors.DatabaseError) and isinstance(error.__cause__, asyncpg.InvalidCatalogNameError)
-
-
-async def has_no_queues(db: Database) -> bool:
-    """Tell whether there is no table of queues, so that nothing of any queue can be left."""
-    return "pgqrs_queues" not in {row["name"] for row in await db.fetch("schema.tables", db.schema)}
 
 
 async def _stop_if(db: Database, condition: str, worker_ids: Collection[WorkerId], reason: str) -> dict[WorkerId, int]:

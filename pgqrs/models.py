@@ -146,7 +146,7 @@ class QueuePolicy:
 class QueueRetention:
     """How long a queue keeps what is over; None keeps it for ever. Removed by whoever runs the reaping.
 
-    Apart from the policy, because a resource that declares the policy need not say anything of it.
+    Apart from the policy, because a resource that declares the policy says nothing of it.
 
     Example:
         ```python

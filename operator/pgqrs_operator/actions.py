@@ -1,17 +1,12 @@
-"""Carries out what was planned, in bulk. Each statement names what it expects to find, so an old plan does no harm.
-
-What PostgreSQL refuses is found by halves, so that one row that it does not like holds up no other.
-"""
+"""Carries out what was planned, in bulk. Each statement names what it expects to find, so an old plan does no harm."""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pgqrs import errors, fleet, lifecycle, queues
-from pgqrs_operator import verdicts
 from pgqrs_operator.facts import (
     DeclareQueue,
     DeleteQueue,
@@ -23,137 +18,52 @@ from pgqrs_operator.facts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Iterable
 
     from pgqrs.database import Database
-    from pgqrs.models import WorkerId
     from pgqrs_operator.facts import Action, Key
     from pgqrs_operator.metrics import Metrics
-    from pgqrs_operator.verdicts import Verdict
 
 _log = logging.getLogger(__name__)
 
-#: So many that are refused one by one are enough to see that PostgreSQL refuses that kind as a whole.
-_MOST_REFUSALS = 20
 
-_Item = TypeVar("_Item")
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of a plan's actions."""
-
-    #: Queues whose row was written.
-    declared: set[Key] = field(default_factory=set)
-    #: What could not be done, by the queue that asked for it, and by the worker's id.
-    queues: dict[Key, Verdict] = field(default_factory=dict)
-    workers: dict[WorkerId, Verdict] = field(default_factory=dict)
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing was refused."""
-        return not (self.queues or self.workers)
-
-
-async def carry_out(db: Database, actions: Iterable[Action], metrics: Metrics) -> Outcome:
-    """Do all of it that can be done.
+async def carry_out(db: Database, actions: Iterable[Action], metrics: Metrics) -> dict[Key, str]:
+    """Do all of it, and give what could not be done, by the resource that asked for it.
 
     Raises:
-        DatabaseUnavailableError: the database does not answer; what was not done is planned again.
-        SchemaError: the tables are not those that are needed.
+        DatabaseError: the database does not answer, or refused; what was not done is planned again.
     """
+    problems: dict[Key, str] = {}
     kinds: dict[type[Action], list[Any]] = defaultdict(list)
     for action in actions:
         kinds[type(action)].append(action)
-    todo = _Todo(db, metrics)
-    await todo.by_halves(todo.declare, kinds[DeclareQueue])
-    await todo.by_halves(todo.disown, kinds[DisownQueue])
-    await todo.by_halves(todo.interrupt, kinds[InterruptWorker])
-    await todo.by_halves(todo.suspend, kinds[SuspendWorker])
-    await todo.by_halves(todo.resume, kinds[ResumeWorker])
-    groups: dict[tuple[str, str], list[StopWorker]] = defaultdict(list)
-    for stop in kinds[StopWorker]:
-        groups[stop.reason, stop.only_if].append(stop)
-    for members in groups.values():
-        await todo.by_halves(todo.stop, members)
+    await fleet.declare(db, [action.declaration for action in kinds[DeclareQueue]])
+    for action in kinds[DeclareQueue]:
+        metrics.queue_declared(action.cause)
+        _log.info("queue declared", extra={"queue": str(action.key), "cause": action.cause})
+    await fleet.disown(db, {action.name: action.owner for action in kinds[DisownQueue]})
+    await fleet.interrupt(db, {action.worker_id: action.owner for action in kinds[InterruptWorker]})
+    await fleet.suspend(db, [action.worker_id for action in kinds[SuspendWorker]])
+    await fleet.resume(db, [action.worker_id for action in kinds[ResumeWorker]])
+    await _stop(db, kinds[StopWorker], metrics)
     for action in kinds[DeleteQueue]:
-        await todo.delete(action)
-    return todo.outcome
-
-
-class _Todo:
-    """The kinds of actions, each for many at once."""
-
-    def __init__(self, db: Database, metrics: Metrics) -> None:
-        self._db = db
-        self._metrics = metrics
-        self.outcome = Outcome()
-
-    async def by_halves(self, do: Callable[[Sequence[_Item]], Awaitable[None]], items: Sequence[_Item]) -> None:
-        """Do it for all at once; where that is refused, find out for whom."""
-        parts, refusals, text = [items], 0, ""
-        while parts:
-            part = parts.pop()
-            if not part:
-                continue
-            if refusals >= _MOST_REFUSALS:
-                self._refused(part, text)
-                continue
-            try:
-                await do(part)
-            except (errors.DatabaseUnavailableError, errors.SchemaError):
-                raise
-            except errors.DatabaseError as error:
-                if len(part) > 1:
-                    middle = len(part) // 2
-                    parts += [part[middle:], part[:middle]]
-                else:
-                    refusals, text = refusals + 1, str(error)
-                    self._refused(part, text)
-
-    def _refused(self, items: Sequence[Any], text: str) -> None:
-        verdict = verdicts.stalled("DatabaseRefused", text)
-        _log.warning("actions refused", extra={"action": type(items[0]).__name__, "count": len(items), "error": text})
-        for item in items:
-            if isinstance(item, DeclareQueue | DisownQueue):
-                self.outcome.queues[item.key] = verdict
-            else:
-                self.outcome.workers[item.worker_id] = verdict
-
-    async def declare(self, actions: Sequence[DeclareQueue]) -> None:
-        changed = await fleet.declare(self._db, [action.declaration for action in actions])
-        for action in actions:
-            if action.declaration.name in changed:
-                self.outcome.declared.add(action.key)
-                self._metrics.queue_declared(action.cause)
-                _log.info("queue declared", extra={"queue": str(action.key), "cause": action.cause})
-
-    async def disown(self, actions: Sequence[DisownQueue]) -> None:
-        await fleet.disown(self._db, {action.name: action.owner for action in actions})
-
-    async def interrupt(self, actions: Sequence[InterruptWorker]) -> None:
-        await fleet.interrupt(self._db, {action.worker_id: action.owner for action in actions})
-
-    async def suspend(self, actions: Sequence[SuspendWorker]) -> None:
-        await fleet.suspend(self._db, [action.worker_id for action in actions])
-
-    async def resume(self, actions: Sequence[ResumeWorker]) -> None:
-        await fleet.resume(self._db, [action.worker_id for action in actions])
-
-    async def stop(self, actions: Sequence[StopWorker]) -> None:
-        """Stop workers for one reason and on one condition."""
-        reason, only_if = actions[0].reason, actions[0].only_if
-        stop = {"": lifecycle.stop, "silent": fleet.stop_silent, "idle": fleet.stop_idle}[only_if]
-        released = await stop(self._db, [action.worker_id for action in actions], reason=reason)
-        for worker_id, messages in released.items():
-            self._metrics.worker_stopped(only_if or "known", messages)
-            _log.info("worker stopped", extra={"worker_id": worker_id, "reason": reason, "released": messages})
-
-    async def delete(self, action: DeleteQueue) -> None:
         try:
-            await queues.delete(self._db, action.name)
+            await queues.delete(db, action.name)
         except errors.PgqrsError as error:
             # Messages that came meanwhile, a table that is busy, tables of somebody else that refer to it: that is this
             # queue's matter alone.
             _log.info("queue not removed", extra={"queue": action.name, "error": str(error)})
-            self.outcome.queues[action.key] = verdicts.waiting("DeletionRefused", str(error))
+            problems[action.key] = str(error)
+    return problems
+
+
+async def _stop(db: Database, actions: Iterable[StopWorker], metrics: Metrics) -> None:
+    stop = {"": lifecycle.stop, "silent": fleet.stop_silent, "idle": fleet.stop_idle}
+    groups: dict[tuple[str, str], list[StopWorker]] = defaultdict(list)
+    for action in actions:
+        groups[action.reason, action.only_if].append(action)
+    for (reason, only_if), members in groups.items():
+        released = await stop[only_if](db, [action.worker_id for action in members], reason=reason)
+        for worker_id, messages in released.items():
+            metrics.worker_stopped(only_if or "known", messages)
+            _log.info("worker stopped", extra={"worker_id": worker_id, "reason": reason, "released": messages})

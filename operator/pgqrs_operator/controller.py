@@ -8,11 +8,10 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgqrs_operator import verdicts
-from pgqrs_operator.database_loop import Assignment, DatabaseLoop
+from pgqrs_operator.database_loop import Assignment, DatabaseLoop, tell_or_let_go
 from pgqrs_operator.facts import Key
-from pgqrs_operator.farewell import tell_or_let_go
 from pgqrs_operator.reports import Reporter
-from pgqrs_operator.secrets import Address, Addresses, SecretKey
+from pgqrs_operator.secrets import Addresses, SecretKey
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -43,16 +42,6 @@ class _Running(NamedTuple):
     task: asyncio.Task[None]
 
 
-class _Sorted(NamedTuple):
-    """The queues by their database."""
-
-    groups: dict[DatabaseKey, list[Queue]]
-    #: Uids of queues whose database is only remembered.
-    orphans: frozenset[str]
-    #: Queues without a database, and what is wrong.
-    problems: dict[Key, tuple[Queue, Verdict]]
-
-
 def _secret(queue: Queue) -> SecretKey:
     reference = queue.spec.connection.secret_ref
     return SecretKey(queue.key.namespace, reference.name, reference.key)
@@ -69,8 +58,6 @@ class Controller:
         self._reporter = Reporter(kubernetes, store)
         self._addresses = Addresses(kubernetes)
         self._running: dict[DatabaseKey, _Running] = {}
-        #: Loops that were told to end and have not yet.
-        self._ending: set[asyncio.Task[None]] = set()
         #: Uids of pods of which it was said that they have no sidecar.
         self._reported: set[str] = set()
 
@@ -91,12 +78,10 @@ class Controller:
                 except TimeoutError:
                     continue
         finally:
-            self._end(list(self._running))
-            if self._ending:
-                await asyncio.wait(self._ending, timeout=_END_SECONDS)
+            await self._end(list(self._running))
 
     async def _assign(self) -> None:
-        groups, orphans, problems = await self._sort()
+        groups, problems = await self._group()
         homes = {queue.key: key for key, members in groups.items() for queue in members}
         workers: dict[DatabaseKey, list[Worker]] = defaultdict(list)
         writes: list[Awaitable[None]] = []
@@ -107,10 +92,9 @@ class Controller:
             elif not worker.frozen:
                 writes.append(self._homeless(worker, problems))
         writes += [
-            # What somebody has to mend about a Secret, nobody can know of its database.
-            tell_or_let_go(self._reporter, queue, verdict, gone=verdict.kind == "stalled")
+            tell_or_let_go(self._reporter, queue, verdict)
             for queue, verdict in problems.values()
-            if not queue.frozen
+            if not queue.frozen and (queue.held or not queue.deleting)
         ]
         pods = defaultdict(list)
         for pod in self._store.pods:
@@ -118,35 +102,26 @@ class Controller:
             if home is not None:
                 pods[home].append(pod)
         for key, queues in groups.items():
-            self._loop(key).assign(
-                Assignment(
-                    queues=tuple(queues),
-                    workers=tuple(workers[key]),
-                    pods=tuple(pods[key]),
-                    orphans=orphans.intersection(queue.uid for queue in queues),
-                )
-            )
-        self._end([key for key in self._running if key not in groups])
+            self._loop(key).assign(Assignment(queues=tuple(queues), workers=tuple(workers[key]), pods=tuple(pods[key])))
+        await self._end([key for key in self._running if key not in groups])
         writes += self._missing_workers(homes)
         writes += self._without_sidecar()
         await self._reporter.together(writes)
 
-    async def _sort(self) -> _Sorted:
+    async def _group(self) -> tuple[dict[DatabaseKey, list[Queue]], dict[Key, tuple[Queue, Verdict]]]:
         """Sort the queues by their database; those without one come with what is wrong."""
         groups: dict[DatabaseKey, list[Queue]] = defaultdict(list)
-        orphans: set[str] = set()
         problems: dict[Key, tuple[Queue, Verdict]] = {}
         queues = [(queue, _secret(queue)) for queue in self._store.queues]
         await self._addresses.refresh({secret for _, secret in queues})
         for queue, secret in queues:
+            connection = queue.spec.connection
             found = self._addresses.find(secret, leftover=queue.deleting is not None)
-            if isinstance(found, Address):
-                groups[DatabaseKey(found.dsn, queue.spec.connection.schema_)].append(queue)
-                if found.leftover:
-                    orphans.add(queue.uid)
+            if isinstance(found, str):
+                groups[DatabaseKey(found, connection.schema_)].append(queue)
             else:
                 problems[queue.key] = queue, found
-        return _Sorted(groups, frozenset(orphans), problems)
+        return groups, problems
 
     async def _homeless(self, worker: Worker, problems: dict[Key, tuple[Queue, Verdict]]) -> None:
         """Answer for a worker whose queue has no database."""
@@ -165,15 +140,14 @@ class Controller:
 
     def _missing_workers(self, homes: dict[Key, DatabaseKey]) -> list[Awaitable[None]]:
         """Make a `PgqrsWorker` for each injected pod that has none and goes on."""
-        # A uid alone is what somebody wrote; nobody may speak for the pods of another namespace.
-        mirrored = {(worker.key.namespace, worker.pod_uid) for worker in self._store.workers}
+        mirrored = {worker.pod_uid for worker in self._store.workers}
         names = {worker.key for worker in self._store.workers}
         return [
             self._reporter.create_worker(pod)
             for pod in self._store.pods
             if pod.injected
             and not (pod.ending or pod.final)
-            and (pod.key.namespace, pod.uid) not in mirrored
+            and pod.uid not in mirrored
             and pod.key not in names
             and Key(pod.key.namespace, pod.queue) in homes
         ]
@@ -183,7 +157,6 @@ class Controller:
         there = {pod.uid: pod for pod in self._store.pods if not (pod.injected or pod.ending or pod.final)}
         fresh = there.keys() - self._reported
         self._reported = set(there)
-        self._metrics.pods_without_sidecar(len(there))
         return [self._reporter.report_without_sidecar(there[uid]) for uid in fresh]
 
     def _loop(self, key: DatabaseKey) -> DatabaseLoop:
@@ -205,15 +178,9 @@ class Controller:
             raise RuntimeError(message) from running.task.exception()
         return running.loop
 
-    def _end(self, keys: list[DatabaseKey]) -> None:
-        """Tell loops to end; nobody waits for their last statements before the end of all."""
-        for key in keys:
-            task = self._running.pop(key).task
+    async def _end(self, keys: list[DatabaseKey]) -> None:
+        tasks = [self._running.pop(key).task for key in keys]
+        for task in tasks:
             task.cancel()
-            self._ending.add(task)
-            task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._ending.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("a database loop ended badly", exc_info=task.exception())
+        if tasks:
+            await asyncio.wait(tasks, timeout=_END_SECONDS)

@@ -13,9 +13,10 @@ from pgqrs_operator import pods
 from pgqrs_operator.api import ApiError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from pgqrs_operator.api import Kubernetes
+    from pgqrs_operator.facts import Key
     from pgqrs_operator.pods import Pod
 
 _log = logging.getLogger(__name__)
@@ -28,28 +29,26 @@ class Endings:
         self._kubernetes = kubernetes
         self._final: dict[str, str] = {}
 
-    async def confirmed(self, missing: Mapping[str, Collection[str]], ended: Mapping[str, Pod]) -> dict[str, str]:
+    async def confirmed(self, missing: Mapping[str, Key], ended: Mapping[str, Pod]) -> dict[str, str]:
         """Give the reason for every pod whose end is certain, by its uid.
 
         Args:
-            missing: namespaces of pods that the watch does not show, by their uid; all that anybody says it is in.
+            missing: names of pods that the watch does not show, by their uid.
             ended: pods that the watch shows as ended, by their uid.
         """
         self._final = {uid: why for uid, why in self._final.items() if uid in missing or uid in ended}
         found = dict(self._final)
         unknown: dict[str, set[str]] = {}
-        for uid, namespaces in missing.items():
+        for uid, key in missing.items():
             if uid not in found:
-                for namespace in namespaces:
-                    unknown.setdefault(namespace, set()).add(uid)
-        gone: set[str] = set().union(*unknown.values())
+                unknown.setdefault(key.namespace, set()).add(uid)
         for namespace, uids in unknown.items():
             try:
-                gone -= await self._kubernetes.list_pod_uids(namespace)
+                alive = await self._kubernetes.list_pod_uids(namespace)
             except ApiError as error:
                 _log.warning("pods cannot be confirmed as gone", extra={"namespace": namespace, "error": str(error)})
-                gone -= uids
-        self._final.update(dict.fromkeys(gone, pods.GONE))
+                continue
+            self._final.update(dict.fromkeys(uids - alive, pods.GONE))
         for uid, pod in ended.items():
             if uid in found:
                 continue

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pgqrs.fleet import Fleet, QueueDeclaration
-    from pgqrs.models import QueuePolicy, QueueRetention, WorkerId
+    from pgqrs.models import QueuePolicy, WorkerId
     from pgqrs_operator.resources.worker import State
     from pgqrs_operator.verdicts import Verdict
 
@@ -22,13 +22,6 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
-
-
-class Concerned(NamedTuple):
-    """A resource of one of the two kinds."""
-
-    kind: Literal["queue", "worker"]
-    key: Key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +37,6 @@ class DesiredQueue:
     name: str
     #: None if the specification is not allowed; `problem` says why.
     policy: QueuePolicy | None
-    #: None leaves what the row says.
-    retention: QueueRetention | None = None
     problem: str = ""
     #: Nothing may be changed on its behalf.
     frozen: bool = False
@@ -66,10 +57,6 @@ class DesiredWorker:
     #: Either the name of one row (`HOST:PORT`) or the uid of the pod whose rows are meant; neither if `problem` is set.
     row_name: str | None = None
     pod_uid: str | None = None
-    #: The queue that a named worker has to serve; a pod's may serve any.
-    queue_name: str | None = None
-    #: It is the one that is made for its pod, which comes before any other of that pod.
-    mirror: bool = False
     state: State | None = None
     problem: str = ""
     frozen: bool = False
@@ -88,8 +75,6 @@ class Desired:
     workers: tuple[DesiredWorker, ...]
     #: Owners in rows that must be respected although they are not in `queues`.
     others: frozenset[str] = frozenset()
-    #: Resources that could not be read, which is a defect of ours; nothing is done for them.
-    defects: Mapping[Concerned, Exception] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +91,6 @@ class DeclareQueue:
 class DisownQueue:
     """Leave the row to itself."""
 
-    key: Key
     name: str
     owner: str
 
@@ -178,8 +162,6 @@ class Plan:
     #: Resources whose deletion is complete: nothing of theirs is left to do.
     done_queues: frozenset[Key] = frozenset()
     done_workers: frozenset[Key] = frozenset()
-    #: What was raised for one of them, which is a defect of ours.
-    defects: Mapping[Concerned, Exception] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,13 +24,6 @@ class Metrics:
             "pgqrs_operator_queues_declared", "Rows of queues that were written, by cause.", ["cause"],
             registry=self.registry,
         )  # fmt: skip
-        self._reaped = Counter(
-            "pgqrs_operator_reaped", "Messages that were dead-lettered or removed, and workers, by kind.",
-            ["kind"], registry=self.registry,
-        )  # fmt: skip
-        self._uninjected = Gauge(
-            "pgqrs_operator_pods_without_sidecar", "Labelled pods that no injector met.", registry=self.registry
-        )
         self._failures = Counter(
             "pgqrs_operator_database_failures", "Rounds that the database failed.", ["database"],
             registry=self.registry,
@@ -55,14 +48,6 @@ class Metrics:
     def queue_declared(self, cause: str) -> None:
         """Count a row that was written."""
         self._declared.labels(cause).inc()
-
-    def reaped(self, kind: str, count: int) -> None:
-        """Count what a pass of the reaper did; from the first pass on each kind is shown."""
-        self._reaped.labels(kind).inc(count)
-
-    def pods_without_sidecar(self, count: int) -> None:
-        """Note how many there are now."""
-        self._uninjected.set(count)
 
     def database_failed(self, where: str) -> None:
         """Count a round that failed."""

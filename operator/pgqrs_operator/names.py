@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from pgqrs_injection.names import GROUP, INJECTED_ANNOTATION, PAUSED_ANNOTATION, QUEUE_LABEL, SIDECAR_CONTAINER
-
+GROUP = "pgqrs.io"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 QUEUES = "pgqrsqueues"
 WORKERS = "pgqrsworkers"
 FINALIZER = f"{GROUP}/finalizer"
-
-__all__ = [
-    "API_VERSION",
-    "FINALIZER",
-    "GROUP",
-    "INJECTED_ANNOTATION",
-    "PAUSED_ANNOTATION",
-    "QUEUES",
-    "QUEUE_LABEL",
-    "SIDECAR_CONTAINER",
-    "VERSION",
-    "WORKERS",
-]
+#: On a pod: the name of its `PgqrsQueue`.
+QUEUE_LABEL = f"{GROUP}/queue"
+INJECTED_ANNOTATION = f"{GROUP}/injected"
+#: On a pod: how long its drain may take.
+DRAIN_ANNOTATION = f"{GROUP}/drain-seconds"
+PAUSED_ANNOTATION = f"{GROUP}/paused-reconciliation"
+SIDECAR_CONTAINER = "pgqrs-sidecar"

@@ -38,18 +38,15 @@ class Reporter:
         self._store = store
         self._slots = asyncio.Semaphore(_PARALLEL)
 
-    async def together(self, writes: Iterable[Awaitable[object]]) -> None:
-        """Carry out writes side by side; one that raises is logged, and the others go on."""
+    async def together(self, writes: Iterable[Awaitable[None]]) -> None:
+        """Carry out writes side by side."""
         async with asyncio.TaskGroup() as group:
             for write in writes:
                 group.create_task(self._slotted(write))
 
-    async def _slotted(self, write: Awaitable[object]) -> None:
+    async def _slotted(self, write: Awaitable[None]) -> None:
         async with self._slots:
-            try:
-                await write
-            except Exception:  # noqa: BLE001 - one resource must not keep the others from being told
-                _log.exception("a write failed; the next round tries it again")
+            await write
 
     def _keep(self, body: Mapping[str, Any]) -> None:
         shelf = self._store.queues if body.get("kind") == "PgqrsQueue" else self._store.workers
@@ -97,13 +94,12 @@ class Reporter:
         """Put our finalizer on a resource."""
         await self._finalizers(resource, [*resource.finalizers, FINALIZER])
 
-    async def let_go(self, resource: Resource) -> bool:
-        """Take our finalizer off a resource, so that it can disappear; tell whether that was done just now."""
-        if not resource.held:
-            return False
-        return await self._finalizers(resource, [name for name in resource.finalizers if name != FINALIZER])
+    async def let_go(self, resource: Resource) -> None:
+        """Take our finalizer off a resource, so that it can disappear."""
+        if resource.held:
+            await self._finalizers(resource, [name for name in resource.finalizers if name != FINALIZER])
 
-    async def _finalizers(self, resource: Resource, finalizers: list[str]) -> bool:
+    async def _finalizers(self, resource: Resource, finalizers: list[str]) -> None:
         plural = _PLURALS[resource.kind]
         try:
             body = await self._kubernetes.patch_finalizers(
@@ -111,12 +107,11 @@ class Reporter:
             )
         except (NotFoundError, ConflictError):
             # Something newer is on its way to us.
-            return False
+            return
         except ApiError as error:
             _log.warning("finalizer not written", extra={"resource": str(resource.key), "error": str(error)})
-            return False
+            return
         self._keep(body)
-        return True
 
     async def create_worker(self, pod: Pod) -> None:
         """Make the `PgqrsWorker` of an injected pod, owned by the pod."""
@@ -149,17 +144,15 @@ class Reporter:
             _log.warning("PgqrsWorker not deleted", extra={"resource": str(worker.key), "error": str(error)})
 
     async def report_without_sidecar(self, pod: Pod) -> None:
-        """Tell that a labelled pod started without a sidecar; once, whoever told it before."""
+        """Tell that a labelled pod started without a sidecar."""
         text = (
             "It has the label pgqrs.io/queue and no sidecar: no injector answered when it was created, or its "
             "namespace is left alone. Delete it, so that its controller makes a new one."
         )
-        if await self._event(_pod(pod), "NotInjected", text, warning=True, name=f"{pod.uid}.not-injected"):
-            _log.warning("labelled pod without a sidecar", extra={"pod": str(pod.key)})
-
-    async def pod_event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
-        """Make an Event about a pod."""
-        await self._event(_pod(pod), reason, message, warning=warning)
+        namespace, name = pod.key
+        about = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": pod.uid}
+        _log.warning("labelled pod without a sidecar", extra={"pod": str(pod.key)})
+        await self._event(about, "NotInjected", text, warning=True)
 
     async def event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
         """Make an Event about a resource."""
@@ -172,16 +165,12 @@ class Reporter:
         }
         await self._event(about, reason, message, warning=warning)
 
-    async def _event(
-        self, about: Mapping[str, str], reason: str, message: str, *, warning: bool, name: str | None = None
-    ) -> bool:
-        """Make an Event; one with a name of its own is made once. Tell whether it was not there already."""
+    async def _event(self, about: Mapping[str, str], reason: str, message: str, *, warning: bool) -> None:
         now = datetime.now(UTC)
-        called = {"generateName": f"{about['name'][:230]}."} if name is None else {"name": name}
         body = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {**called, "namespace": about["namespace"]},
+            "metadata": {"generateName": f"{about['name'][:230]}.", "namespace": about["namespace"]},
             "involvedObject": dict(about),
             "type": "Warning" if warning else "Normal",
             "reason": reason,
@@ -193,16 +182,8 @@ class Reporter:
         }
         try:
             await self._kubernetes.create_event(about["namespace"], body)
-        except ConflictError:
-            return False
         except ApiError as error:
             # A namespace that is being deleted takes none.
             _log.debug(
                 "event not made", extra={"resource": f"{about['namespace']}/{about['name']}", "error": str(error)}
             )
-        return True
-
-
-def _pod(pod: Pod) -> dict[str, str]:
-    namespace, name = pod.key
-    return {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": pod.uid}

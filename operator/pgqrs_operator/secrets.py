@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pgqrs import errors
 from pgqrs.database import check_dsn
 from pgqrs_operator import verdicts
-from pgqrs_operator.api import ApiError, BadNameError, NotFoundError
+from pgqrs_operator.api import ApiError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -32,14 +32,6 @@ class SecretKey(NamedTuple):
     namespace: str
     name: str
     key: str
-
-
-class Address(NamedTuple):
-    """Where a database is."""
-
-    dsn: str
-    #: The Secret says so no more; it is the last one that it said.
-    leftover: bool
 
 
 class Addresses:
@@ -66,19 +58,17 @@ class Addresses:
                 if self._known.get(key, (0.0, ""))[0] <= now:
                     group.create_task(read(key))
 
-    def find(self, key: SecretKey, *, leftover: bool = False) -> Address | Verdict:
+    def find(self, key: SecretKey, *, leftover: bool = False) -> str | Verdict:
         """Give the address, or what is wrong, as of the last `refresh`.
 
         Args:
             key: where it is.
-            leftover: take the last one that was there where the Secret does not give one any more: a namespace loses
-                its Secrets, and the right to read them, before its queues, whose rows are still to be left in order.
+            leftover: take the last one that was there where the Secret is gone: a namespace loses its Secrets before
+                its queues, whose rows are still to be left in order.
         """
         found = self._known[key][1]
-        if isinstance(found, str):
-            return Address(found, leftover=False)
-        if leftover and found.kind == "stalled" and key in self._last:
-            return Address(self._last[key], leftover=True)
+        if leftover and not isinstance(found, str) and found.reason == "SecretNotFound":
+            return self._last.get(key, found)
         return found
 
     async def _refresh(self, key: SecretKey) -> None:
@@ -97,8 +87,19 @@ class Addresses:
         where = f"Secret {key.name!r} in namespace {key.namespace!r}"
         try:
             secret = await self._kubernetes.get_secret(key.namespace, key.name)
+        except NotFoundError:
+            return verdicts.stalled(
+                "SecretNotFound",
+                f"There is no {where}. Create it: kubectl -n {key.namespace} create secret generic {key.name} "
+                f"--from-literal={key.key}=postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
+            )
         except ApiError as error:
-            return _unreadable(key, where, error)
+            if error.status == _FORBIDDEN:
+                return verdicts.stalled(
+                    "SecretForbidden",
+                    f"The operator may not read {where}; add its name to the chart's value rbac.secretNames.",
+                )
+            return verdicts.waiting("SecretUnavailable", f"The {where} cannot be read at the moment.")
         data = secret.get("data") or {}
         if key.key not in data:
             there = ", ".join(sorted(data)[:10]) or "nothing"
@@ -115,20 +116,3 @@ class Addresses:
                 f"Key {key.key!r} of {where} is no PostgreSQL address; it has the form "
                 "postgresql://USER:PASSWORD@HOST:PORT/DATABASE.",
             )
-
-
-def _unreadable(key: SecretKey, where: str, error: ApiError) -> Verdict:
-    if isinstance(error, NotFoundError):
-        return verdicts.stalled(
-            "SecretNotFound",
-            f"There is no {where}. Create it: kubectl -n {key.namespace} create secret generic {key.name} "
-            f"--from-literal={key.key}=postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
-        )
-    if isinstance(error, BadNameError):
-        return verdicts.stalled("InvalidSpec", f"spec.connection.secretRef.name: {error}.")
-    if error.status == _FORBIDDEN:
-        return verdicts.stalled(
-            "SecretForbidden",
-            f"The operator may not read {where}; add its name to the chart's value rbac.secretNames.",
-        )
-    return verdicts.waiting("SecretUnavailable", f"The {where} cannot be read at the moment.")

@@ -36,50 +36,25 @@ WHERE q.queue_name = ANY($1::text[])
 GROUP BY q.queue_name
 
 -- name: create
--- In the order of names, so that two that create the same queues do not wait for each other crosswise.
-INSERT INTO {schema}.pgqrs_queues
-    (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, owner, archive_retention, dead_retention,
-     worker_retention)
-SELECT d.queue_name, d.paused, d.lease_duration, d.read_limit, d.heartbeat_timeout, d.owner, d.archived, d.dead, d.workers
-FROM unnest($1::text[], $2::boolean[], $3::interval[], $4::int[], $5::interval[], $6::text[], $7::interval[], $8::interval[],
-            $9::interval[])
-    AS d (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, owner, archived, dead, workers)
-ORDER BY d.queue_name
+INSERT INTO {schema}.pgqrs_queues (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, owner)
+SELECT d.queue_name, d.paused, d.lease_duration, d.read_limit, d.heartbeat_timeout, d.owner
+FROM unnest($1::text[], $2::boolean[], $3::interval[], $4::int[], $5::interval[], $6::text[])
+    AS d (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, owner)
 ON CONFLICT (queue_name) DO NOTHING
-RETURNING queue_name
 
 -- name: declare
 -- Only where the owner still is who it was when this was decided: two that decide at once never take a row from each other.
--- Locked in the order of ids, against deadlocks. $11: whether the declaration says what is kept; else the row's own stays.
-WITH declared AS MATERIALIZED (
-    SELECT d.*
-    FROM unnest($1::text[], $2::boolean[], $3::interval[], $4::int[], $5::interval[], $6::text[], $7::interval[],
-                $8::interval[], $9::interval[], $10::text[], $11::boolean[])
-        AS d (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, owner, archived, dead, workers,
-              previous_owner, retains)
-), target AS MATERIALIZED (
-    SELECT q.id FROM {schema}.pgqrs_queues q JOIN declared d ON d.queue_name = q.queue_name
-    WHERE q.owner IS NOT DISTINCT FROM d.previous_owner
-    ORDER BY q.id FOR NO KEY UPDATE OF q
-)
 UPDATE {schema}.pgqrs_queues q
 SET paused = d.paused, lease_duration = d.lease_duration, read_limit = d.read_limit,
-    heartbeat_timeout = d.heartbeat_timeout, owner = d.owner,
-    archive_retention = CASE WHEN d.retains THEN d.archived ELSE q.archive_retention END,
-    dead_retention = CASE WHEN d.retains THEN d.dead ELSE q.dead_retention END,
-    worker_retention = CASE WHEN d.retains THEN d.workers ELSE q.worker_retention END
-FROM target, declared d
-WHERE q.id = target.id AND q.queue_name = d.queue_name
-RETURNING q.queue_name
+    heartbeat_timeout = d.heartbeat_timeout, owner = d.owner
+FROM unnest($1::text[], $2::boolean[], $3::interval[], $4::int[], $5::interval[], $6::text[], $7::text[])
+    AS d (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, owner, previous_owner)
+WHERE q.queue_name = d.queue_name AND q.owner IS NOT DISTINCT FROM d.previous_owner
 
 -- name: disown
-WITH given_up AS MATERIALIZED (
-    SELECT d.* FROM unnest($1::text[], $2::text[]) AS d (queue_name, owner)
-), target AS MATERIALIZED (
-    SELECT q.id FROM {schema}.pgqrs_queues q JOIN given_up d ON d.queue_name = q.queue_name AND d.owner = q.owner
-    ORDER BY q.id FOR NO KEY UPDATE OF q
-)
-UPDATE {schema}.pgqrs_queues q SET owner = NULL FROM target WHERE q.id = target.id
+UPDATE {schema}.pgqrs_queues q SET owner = NULL
+FROM unnest($1::text[], $2::text[]) AS d (queue_name, owner)
+WHERE q.queue_name = d.queue_name AND q.owner = d.owner
 
 -- name: interrupt
 -- $2: who holds these workers back, so that the same one lets them go again. Locked in the order of ids, against deadlocks.

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pgqrs import errors
 from pgqrs.database import Database
-from pgqrs_sidecar import logs
 from pgqrs_sidecar.drain import Drain
 from pgqrs_sidecar.heartbeats import Heartbeats
-from pgqrs_sidecar.http import HttpServer, Views
-from pgqrs_sidecar.metrics import Metrics
+from pgqrs_sidecar.http import HttpServer
 from pgqrs_sidecar.outage import Backoff, Outage
 from pgqrs_sidecar.rows import PodRows
 from pgqrs_sidecar.sessions import SessionServer
-from pgqrs_sidecar.settings import Settings
 from pgqrs_sidecar.tasks import Tasks
+
+if TYPE_CHECKING:
+    from pgqrs_sidecar.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -45,35 +44,22 @@ class Agent:
         self._outage = Outage()
         # Two connections: a slow heartbeat must not hold back the release of a dead process's messages. The second
         # one is opened only when it is needed.
-        self._database = self._open()
+        self._database = self._open(_STATEMENT_SECONDS)
         self._tasks = Tasks()
         self._rows = PodRows(self._database, settings, self._outage)
         self._sessions = SessionServer(settings, self._rows, self._tasks)
         self._heartbeats = Heartbeats(settings, self._rows, self._sessions)
-        self._drain = Drain(self._database, self._rows, self._sessions, self._tasks)
-        metrics = Metrics(
-            rows=self._rows,
-            sessions=self._sessions,
-            heartbeats=self._heartbeats,
-            outage=self._outage,
-            drain=self._drain,
-        )
-        self._http = HttpServer(
-            settings, self._drain, Views(started=self._is_started, state=self.state, metrics=metrics.text)
-        )
-        self._starts_anyway = False
+        self._drain = Drain(self._rows, self._sessions, self._tasks)
+        self._http = HttpServer(settings, self._rows, self._drain, self.state)
 
-    def _open(self) -> Database:
+    def _open(self, timeout: float) -> Database:
         return Database(
             self._settings.dsn,
             schema=self._settings.schema,
             max_connections=2,
             application_name=f"pgqrs sidecar {self._settings.hostname}"[:63],
-            timeout=_STATEMENT_SECONDS,
+            timeout=timeout,
         )
-
-    def _is_started(self) -> bool:
-        return self._rows.registered.is_set() or self._starts_anyway
 
     async def run(self) -> int:
         """Work until SIGTERM or SIGINT; give the exit code.
@@ -94,8 +80,6 @@ class Agent:
             )
             self._tasks.eternal("rows", self._keep_rows())
             self._tasks.eternal("pings", self._sessions.ping())
-            if self._settings.start_without_database:
-                self._tasks.passing("start without database", self._start_anyway())
             await self._first(ended, self._tasks.failed)
             if ended.is_set():
                 await self._end_pod()
@@ -111,15 +95,6 @@ class Agent:
         finally:
             for wait in waits:
                 wait.cancel()
-
-    async def _start_anyway(self) -> None:
-        """Let the app start when the database has not been there for too long; its rows come with the database."""
-        try:
-            async with asyncio.timeout(self._settings.times.start):
-                await self._rows.registered.wait()
-        except TimeoutError:
-            self._starts_anyway = True
-            _log.warning("the pod starts without its database", extra={"seconds": self._settings.times.start})
 
     async def _keep_rows(self) -> None:
         await self._rows.recover()
@@ -148,10 +123,8 @@ class Agent:
     async def _stop_rows(self) -> None:
         """Stop the pod's rows; tried until it is done or the operator is the faster one."""
         backoff = Backoff(first=0.1, most=0.5)
-        # Where the pod was never registered, only a sidecar before this one can have left a row.
-        seconds = _STOP_ALL_SECONDS if self._rows.registered.is_set() else _STOP_SECONDS
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(_STOP_ALL_SECONDS):
                 while True:
                     try:
                         async with asyncio.timeout(_STOP_SECONDS):
@@ -201,32 +174,8 @@ class Agent:
             "database": self._database.where,
             "database_failing_seconds": None if outage is None else round(outage, 1),
             "registered": self._rows.registered.is_set(),
-            "started": self._is_started(),
             "draining": self._drain.begun,
             "drained": self._drain.done,
             "seconds_since_heartbeat": None if last is None else round(loop.time() - last, 1),
             "workers": workers,
         }
-
-
-def main() -> int:
-    """Run the sidecar until it is told to end; give the exit code."""
-    try:
-        settings = Settings.from_env(os.environ)
-    except errors.ConfigurationError as error:
-        logs.configure()
-        _log.critical("the environment is wrong", extra={"error": str(error)})
-        return 2
-    logs.configure(settings)
-    try:
-        return asyncio.run(_run(settings))
-    except errors.ConfigurationError as error:
-        _log.critical("the environment is wrong", extra={"error": str(error)})
-        return 2
-    except OSError as error:
-        _log.critical("a port cannot be opened", extra={"error": str(error)})
-        return 1
-
-
-async def _run(settings: Settings) -> int:
-    return await Agent(settings).run()

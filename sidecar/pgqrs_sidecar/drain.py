@@ -2,27 +2,20 @@
 
 It happens once in the life of a pod; whoever asks again waits for the same one. It frees nothing: a handler that is
 still busy when the time is up has the rest of the pod's grace period, and what is left is freed when its process ends.
-
-The hook of an app container asks for the drain of its container alone, because the kubelet calls it for two reasons
-and does not say which: the pod ends, or a probe failed and this one container is started anew. In the first case the
-sidecar's own hook is called at the same moment.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pgqrs import errors, lifecycle
+from pgqrs import errors
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from pgqrs.database import Database
-    from pgqrs.models import WorkerId
     from pgqrs_sidecar.rows import PodRows, StateChange
     from pgqrs_sidecar.sessions import SessionServer
     from pgqrs_sidecar.tasks import Tasks
@@ -32,8 +25,6 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.25
 #: What the last statement of a drain may take beyond its time, in seconds.
 _SUSPEND_SECONDS = 2.0
-#: How far apart the hooks of one pod's end may come, in seconds.
-_HOOKS_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,50 +34,34 @@ class DrainResult:
     #: Whether all processes finished and nothing is leased.
     drained: bool
     seconds: float
-    #: Messages that the rows still hold, as far as the database could be asked.
+    #: Messages that the pod's rows still hold, as far as the database could be asked.
     leased: int
     #: Processes that did not say that they are done.
     busy: int
 
 
 class Drain:
-    """The one drain of this pod, and those of its containers before it."""
+    """The one drain of this pod."""
 
-    def __init__(self, database: Database, rows: PodRows, sessions: SessionServer, tasks: Tasks) -> None:
-        self._database = database
+    def __init__(self, rows: PodRows, sessions: SessionServer, tasks: Tasks) -> None:
         self._rows = rows
         self._sessions = sessions
         self._tasks = tasks
-        self._begun = asyncio.Event()
-        self._begun_at = 0.0
         self._done = asyncio.Event()
         self._result: DrainResult | None = None
-        #: How many drains of single containers were asked for.
-        self.containers = 0
-
-    @property
-    def begun(self) -> bool:
-        """Whether it was asked for."""
-        return self._begun.is_set()
+        #: Whether it was asked for.
+        self.begun = False
 
     @property
     def done(self) -> bool:
         """Whether it is over."""
         return self._done.is_set()
 
-    @property
-    def seconds(self) -> float | None:
-        """How long it has taken until now, or took in all; None before it."""
-        if self._result is not None:
-            return self._result.seconds
-        return asyncio.get_running_loop().time() - self._begun_at if self.begun else None
-
     def begin(self, seconds: float) -> None:
         """Start it if nobody has, to take at most so many seconds."""
         if self.begun:
             return
-        self._begun_at = asyncio.get_running_loop().time()
-        self._begun.set()
+        self.begun = True
         self._rows.close()
         self._sessions.drain(seconds)
         self._tasks.passing("drain", self._run(seconds))
@@ -97,64 +72,9 @@ class Drain:
         assert self._result is not None  # noqa: S101 - set before the event
         return self._result
 
-    async def drain_container(self, container: str, seconds: float) -> DrainResult:
-        """Let the processes of one container finish, in at most so many seconds.
-
-        Where the pod's drain begins meanwhile, or has begun, this is over when that is, and the result is that one's.
-        """
-        self.containers += 1
-        with self._sessions.draining(container, seconds):
-            alone = asyncio.create_task(self._finish(container, seconds), name="drain of a container")
-            begins = asyncio.create_task(self._begun.wait(), name="begin of the drain")
-            try:
-                await asyncio.wait({alone, begins}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (alone, begins):
-                    task.cancel()
-                await asyncio.wait({alone, begins})
-            return await self.wait() if self.begun else alone.result()
-
-    async def _finish(self, container: str, seconds: float) -> DrainResult:
+    async def _run(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
-        ids: set[WorkerId] = set()
-        drained = False
-        _log.info("drain of a container begins", extra={"container": container, "seconds": seconds})
-        try:
-            async with asyncio.timeout(seconds):
-                while True:
-                    came = {session.worker_id for session in self._sessions.of(container)} - ids
-                    ids |= came
-                    if came:
-                        await self._until_answered(functools.partial(self._interrupt, came))
-                    if ids:
-                        await self._until_answered(self._rows.look)
-                    if not (self._busy(container) or self._leased(ids)):
-                        break
-                    await asyncio.sleep(_POLL_SECONDS)
-            drained = True
-            # The pod's own hook may be on its way.
-            await asyncio.sleep(begun_at + min(_HOOKS_SECONDS, seconds) - loop.time())
-        except TimeoutError:
-            _log.warning("drain time of a container is up", extra={"container": container, "leased": self._leased(ids)})
-        took = round(loop.time() - begun_at, 3)
-        _log.info("drain of a container is over", extra={"container": container, "drained": drained})
-        return DrainResult(drained=drained, seconds=took, leased=self._leased(ids), busy=self._busy(container))
-
-    async def _interrupt(self, worker_ids: set[WorkerId]) -> list[StateChange]:
-        """Keep messages from these workers; their rows stay the container's own, so nobody else is held back."""
-        for worker_id in sorted(worker_ids):
-            try:
-                await lifecycle.interrupt(self._database, worker_id)
-            except (errors.InvalidStateTransitionError, errors.WorkerNotFoundError):
-                # It gets none already.
-                continue
-        return []
-
-    def _leased(self, worker_ids: set[WorkerId]) -> int:
-        return sum(info.leased for info in self._rows.seen.values() if info.id in worker_ids)
-
-    async def _run(self, seconds: float) -> None:
         _log.info("drain begins", extra={"seconds": seconds, "sessions": len(self._sessions.sessions)})
         drained = False
         try:
@@ -173,16 +93,15 @@ class Drain:
         finally:
             self._result = DrainResult(
                 drained=drained,
-                seconds=round(asyncio.get_running_loop().time() - self._begun_at, 3),
+                seconds=round(loop.time() - begun_at, 3),
                 leased=self._rows.leased,
                 busy=self._busy(),
             )
             self._done.set()
         _log.info("drain is over", extra={"drained": drained, "took_seconds": self._result.seconds})
 
-    def _busy(self, container: str | None = None) -> int:
-        sessions = self._sessions.sessions if container is None else self._sessions.of(container)
-        return sum(not session.drained for session in sessions)
+    def _busy(self) -> int:
+        return sum(not session.drained for session in self._sessions.sessions)
 
     async def _until_answered(self, statement: Callable[[], Awaitable[list[StateChange]]]) -> None:
         """Run a statement until the database answers it, and tell the sessions what it showed."""

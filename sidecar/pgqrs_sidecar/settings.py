@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pgqrs import errors, names
@@ -21,15 +20,6 @@ if TYPE_CHECKING:
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _MAX_PORT = 65535
 _MAX_SECONDS = 86400.0
-
-
-class ConnectionMode(StrEnum):
-    """What the sidecar keeps open to PostgreSQL while it has nothing to say."""
-
-    #: One connection.
-    PERSISTENT = "persistent"
-    #: None; each burst of statements opens one. Dearer for both sides, for servers whose connections are few.
-    SHORT_LIVED = "shortLived"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +48,6 @@ class Times:
     rejoin: float = 10.0
     #: How long a new connection may take to say hello.
     hello: float = 5.0
-    #: How long the pod waits for the database at its start, where it may start without.
-    start: float = 10.0
 
 
 _PORTS = Ports()
@@ -80,9 +68,6 @@ class Settings:
     times: Times
     max_sessions: int
     log_level: str
-    connection_mode: ConnectionMode
-    #: Whether the pod counts as started after a while also without a row in the database.
-    start_without_database: bool
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Settings:
@@ -99,7 +84,6 @@ class Settings:
             pong=env.seconds("PGQRS_PONG_SECONDS", _TIMES.pong),
             rejoin=env.seconds("PGQRS_REJOIN_SECONDS", _TIMES.rejoin),
             hello=env.seconds("PGQRS_HELLO_SECONDS", _TIMES.hello),
-            start=env.seconds("PGQRS_START_SECONDS", _TIMES.start),
         )
         if times.pong <= times.ping:
             message = f"PGQRS_PONG_SECONDS is {times.pong:g}; allowed is more than PGQRS_PING_SECONDS ({times.ping:g})."
@@ -123,10 +107,6 @@ class Settings:
             times=times,
             max_sessions=env.number("PGQRS_MAX_SESSIONS", 64, least=1, most=10_000),
             log_level=env.choice("PGQRS_LOG_LEVEL", "INFO", _LOG_LEVELS),
-            connection_mode=ConnectionMode(
-                env.choice("PGQRS_CONNECTION_MODE", ConnectionMode.PERSISTENT, tuple(ConnectionMode))
-            ),
-            start_without_database=env.choice("PGQRS_START_WITHOUT_DATABASE", "false", ("true", "false")) == "true",
         )
 
 
@@ -199,9 +179,8 @@ class _Environment:
         return number
 
     def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
-        value = self._values.get(name) or default
-        found = next((option for option in allowed if option.casefold() == value.casefold()), None)
-        if found is None:
+        value = (self._values.get(name) or default).upper()
+        if value not in allowed:
             message = f"{name} is {value!r}; allowed are {', '.join(allowed)}."
             raise errors.ConfigurationError(message)
-        return found
+        return value

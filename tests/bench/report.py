@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from tests.bench.scale import Scale
     from tests.bench.works import Work
 
-#: Where the page's part about sidecars begins, which `make bench-sidecar` writes.
-SIDECARS = "<!-- from here on written by make bench-sidecar -->"
 _HEADINGS = {
     "rate": "messages/s",
     "small": "small backlog, messages/s",

@@ -45,9 +45,7 @@ def write(folder: Path, *, results: Results, verdicts: Sequence[Verdict], machin
         command=_COMMANDS[scale.name],
         plot="performance.svg",
     )
-    target = folder / "performance.md"
-    _, mark, sidecars = target.read_text().partition(report.SIDECARS) if target.exists() else ("", "", "")
-    target.write_text(f"{page}\n{mark}{sidecars}" if mark else page)
+    (folder / "performance.md").write_text(page)
 
 
 def _rounded(value: object) -> object:

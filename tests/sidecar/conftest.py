@@ -9,10 +9,9 @@ import pytest
 
 import pgqrs
 from tests.sidecar.processes import POD_UID, QUEUE, Pod
-from tests.support.postgres import PostgresServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
 
 class Observer:
@@ -81,23 +80,3 @@ async def producer(dsn: str, database: Observer) -> AsyncIterator[pgqrs.Producer
     assert database
     async with pgqrs.Producer(dsn, QUEUE, "producer", 1) as producer:
         yield producer
-
-
-@pytest.fixture
-def own_postgres() -> Iterator[PostgresServer]:
-    """A server that this test may stop."""
-    server = PostgresServer()
-    server.create()
-    yield server
-    server.destroy()
-
-
-@pytest.fixture
-async def own_pod(own_postgres: PostgresServer) -> AsyncIterator[Pod]:
-    """A pod on that server."""
-    async with pgqrs.Admin(own_postgres.dsn()) as admin:
-        await admin.install()
-        await admin.create_queue(QUEUE)
-    pod = Pod(own_postgres.dsn())
-    yield pod
-    await pod.destroy()

@@ -6,18 +6,11 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import pytest
 
 import pgqrs
 from pgqrs import protocol
-from pgqrs.database import Database
-from pgqrs_sidecar.handshake import Hello, Reception, RefusedError
-from pgqrs_sidecar.outage import Outage
-from pgqrs_sidecar.rows import PodRows
-from pgqrs_sidecar.settings import Settings
-from pgqrs_sidecar.tasks import Tasks
-from tests.sidecar.processes import QUEUE, TOKEN, Pod, eventually
+from tests.sidecar.processes import TOKEN, Pod, eventually
 
 if TYPE_CHECKING:
     from tests.sidecar.conftest import Observer
@@ -194,36 +187,3 @@ async def test_a_goodbye_that_is_cut_short_leaves_no_task_and_no_row(
 
         await eventually(stopped)
         await consumer.aclose()
-
-
-async def test_a_row_that_comes_after_its_process_was_refused_is_given_back(
-    dsn: str, database: Observer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pgqrs_sidecar.handshake._WELCOME_SECONDS", 0.5)
-    tasks = Tasks()
-    blocker = await asyncpg.connect(dsn)
-    try:
-        async with Database(dsn, max_connections=2) as opened:
-            rows = PodRows(opened, Settings.from_env(Pod(dsn).environment), Outage())
-            reception = Reception(rows, tasks)
-            hello = Hello(queue=QUEUE, container="app", pid=7, worker_id=None)
-            await rows.recover()
-            tasks.eternal("rows", rows.run())
-            first = await reception.row_for(hello)
-
-            async with blocker.transaction():
-                # Registrations wait for this.
-                await blocker.execute("LOCK TABLE pgqrs_workers IN SHARE MODE")
-                with pytest.raises(RefusedError) as refused:
-                    await reception.row_for(hello)
-                assert refused.value.code == protocol.UNAVAILABLE
-
-            async def given_back() -> bool:
-                late = [row for row in await database.rows(live=False) if row["id"] != first.id]
-                return [row["state"] for row in late] == ["stopped"]
-
-            await eventually(given_back)
-            assert [row["id"] for row in await database.rows()] == [first.id]
-            await tasks.aclose(timeout=1.0)
-    finally:
-        await blocker.close()

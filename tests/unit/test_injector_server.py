@@ -20,14 +20,12 @@ from aiohttp import web
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
-from pgqrs_injection.errors import ConfigurationError
-from pgqrs_injection.settings import Injection
-from pgqrs_injection.sidecar import SidecarDefaults
 from pgqrs_operator import certificates
 from pgqrs_operator.certificates import Certificate
 from pgqrs_operator.injector import server
 from pgqrs_operator.injector.certificate import CertificateError, ServedCertificate
-from pgqrs_operator.injector.settings import Settings
+from pgqrs_operator.injector.errors import ConfigurationError
+from pgqrs_operator.injector.settings import Injection, Settings
 from tests.support.postgres import free_port
 
 if TYPE_CHECKING:
@@ -264,64 +262,10 @@ def test_settings_are_read_from_the_environment() -> None:
         "PGQRS_DRAIN_SECONDS": "60",
         "PGQRS_RAISE_GRACE_PERIOD": "false",
         "PGQRS_SIDECAR_PULL_POLICY": "Always",
-        "PGQRS_UNKNOWN_QUEUE": "Admit",
-        "PGQRS_SIDECAR_DEFAULTS": '{"heartbeatSeconds": 7}',
     }
-    settings = Settings.from_env({**ENVIRONMENT, **more})
-    assert settings.admit_unknown_queue
-    assert settings.injection == Injection(
-        image="i:1",
-        cluster="west",
-        drain_seconds=60,
-        raise_grace_period=False,
-        pull_policy="Always",
-        sidecar=SidecarDefaults(heartbeat_seconds=7),
+    assert Settings.from_env({**ENVIRONMENT, **more}).injection == Injection(
+        image="i:1", cluster="west", drain_seconds=60, raise_grace_period=False, pull_policy="Always"
     )
-
-
-def test_all_sidecar_defaults_are_read() -> None:
-    defaults = {
-        "resources": {"requests": {"cpu": 1, "memory": "64Mi"}, "limits": {"memory": None}},
-        "securityContext": {"runAsNonRoot": True, "runAsUser": None},
-        "heartbeatSeconds": 30,
-        "connectionMode": "shortLived",
-        "startWithoutDatabase": True,
-        "logLevel": "DEBUG",
-    }
-    found = Settings.from_env({**ENVIRONMENT, "PGQRS_SIDECAR_DEFAULTS": json.dumps(defaults)})
-    assert found.injection.sidecar == SidecarDefaults(
-        resources={"requests": {"cpu": "1", "memory": "64Mi"}, "limits": {}},
-        security_context={"runAsNonRoot": True},
-        heartbeat_seconds=30,
-        connection_mode="shortLived",
-        start_without_database=True,
-        log_level="DEBUG",
-    )
-
-
-@pytest.mark.parametrize(
-    ("defaults", "said"),
-    [
-        ("{", "no JSON"),
-        ("[]", "no JSON object"),
-        ('{"heartbeatSeconds": 31}', "heartbeatSeconds is 31; allowed is a whole number of seconds from 1 to 30"),
-        ('{"heartbeatSeconds": true}', "heartbeatSeconds is True"),
-        ('{"connectionMode": "shortlived"}', "allowed is persistent or shortLived"),
-        ('{"startWithoutDatabase": "yes"}', "startWithoutDatabase is 'yes'; allowed is true or false"),
-        ('{"logLevel": "LOUD"}', "logLevel is 'LOUD'; allowed is DEBUG, INFO, WARNING or ERROR"),
-        ('{"resource": {}}', "unknown field 'resource'; did you mean resources"),
-        ('{"resources": {"limit": {}}}', "resources has an unknown field 'limit'; did you mean limits"),
-        ('{"resources": {"limits": {"memory": "96 MB"}}}', "resources: limits: memory is '96 MB'"),
-        ('{"resources": {"limits": {"memory": "1Mi"}, "requests": {"memory": "2Mi"}}}', "requests.memory is more than"),
-        ('{"resources": 1}', "resources is no JSON object"),
-        ('{"securityContext": {"runasuser": 1}}', "did you mean runAsUser"),
-    ],
-)
-def test_a_wrong_sidecar_default_is_named(defaults: str, said: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        Settings.from_env({**ENVIRONMENT, "PGQRS_SIDECAR_DEFAULTS": defaults})
-    assert str(caught.value).startswith("PGQRS_SIDECAR_DEFAULTS")
-    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -329,9 +273,7 @@ def test_a_wrong_sidecar_default_is_named(defaults: str, said: str) -> None:
     [
         ("PGQRS_RELEASE", ""),
         ("PGQRS_DRAIN_SECONDS", "0"),
-        ("PGQRS_DRAIN_SECONDS", "86401"),
         ("PGQRS_RAISE_GRACE_PERIOD", "yes"),
-        ("PGQRS_UNKNOWN_QUEUE", "admit"),
         ("PGQRS_SIDECAR_PULL_POLICY", "Sometimes"),
     ],
 )

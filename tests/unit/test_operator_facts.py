@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgqrs_operator import declarations, details, pods, verdicts
-from pgqrs_operator.facts import Key, WorkerReport
-from pgqrs_operator.pace import BUSY_SECONDS, IDLE_SECONDS, Pace
+from pgqrs_operator import declarations, pods, verdicts
+from pgqrs_operator.facts import Key
 from pgqrs_operator.settings import Settings, SettingsError
 from pgqrs_operator.store import Store, read_queue, read_worker
 
@@ -98,73 +97,13 @@ def test_the_mirror_of_a_pod_that_goes_on_stops_nothing_when_it_is_deleted() -> 
 @pytest.mark.parametrize(("age", "over"), [(24, False), (26, True)])
 def test_a_drain_is_over_after_its_time(age: int, *, over: bool) -> None:
     body = worker_body("Stopped", generation=3)
-    since = (NOW - timedelta(seconds=age)).isoformat()
-    body["status"] = {"drain": {"generation": 3, "since": since}}
+    since = (NOW - timedelta(seconds=age)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    condition = {"type": "Reconciling", "status": "True", "reason": "Draining", "lastTransitionTime": since}
+    body["status"] = {"conditions": [{**condition, "observedGeneration": 3}]}
     assert declarations.worker(read_worker(body), None, SETTINGS, now=NOW).drain_over is over
-    # The drain of an older generation was another one.
-    body["status"] = {"drain": {"generation": 2, "since": since}}
+    # A condition of an older generation speaks of something else.
+    body["status"] = {"conditions": [{**condition, "observedGeneration": 2}]}
     assert not declarations.worker(read_worker(body), None, SETTINGS, now=NOW).drain_over
-    # What was said before it began, and when it was deleted, is no drain yet.
-    body["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    condition = {"type": "Reconciling", "status": "True", "reason": "Draining", "observedGeneration": 3}
-    body["status"] = {"conditions": [{**condition, "lastTransitionTime": since}]}
-    assert not declarations.worker(read_worker(body), None, SETTINGS, now=NOW).drain_over
-
-
-@pytest.mark.parametrize("state", ["Stopped", "Suspended"])
-def test_the_beginning_of_a_drain_is_told_once(state: str) -> None:
-    resource = read_worker(worker_body(state, generation=3))
-    verdict, report = verdicts.waiting("Draining", ""), WorkerReport(state="Draining")
-    told = details.worker_details(resource, report, verdict, counted=False, now=NOW)
-    assert ("drain" in told) is (state == "Stopped")
-    if state == "Stopped":
-        again = read_worker({**worker_body(state, generation=3), "status": told})
-        later = NOW + timedelta(hours=1)
-        assert details.worker_details(again, report, verdict, counted=False, now=later)["drain"] == told["drain"]
-        next_one = read_worker({**worker_body(state, generation=4), "status": told})
-        drain = details.worker_details(next_one, report, verdict, counted=False, now=later)["drain"]
-        assert (drain["generation"], drain["since"][11:13]) == (4, "04")
-        over = verdicts.ready("Stopped", "")
-        assert "drain" not in details.worker_details(again, report, over, counted=False, now=later)
-
-
-def test_a_worker_may_not_speak_for_a_pod_of_another_namespace() -> None:
-    pod = pods.read(pod_body(RUNNING, RUNNING))
-    liar = declarations.worker(read_worker(worker_body("Stopped", namespace="evil")), pod, SETTINGS, now=NOW)
-    assert (liar.pod_uid, liar.row_name, liar.mirror) == (None, None, False)
-    assert "namespace 'evil'" in liar.problem
-    own, stand_in = declarations.desired([], [read_worker(worker_body(namespace="evil"))], [pod], SETTINGS).workers
-    assert own.problem
-    assert (stand_in.key, stand_in.pod_uid) == (Key("shop", "web-1"), "u1")
-
-
-def test_what_takes_its_time_is_not_looked_at_all_the_time() -> None:
-    pace, key = Pace(), Key("shop", "emails")
-    draining, endless = verdicts.waiting("Draining", "1"), verdicts.waiting("WaitingForMessages", "7")
-    assert pace.after(0.0, {key: verdicts.ready("InSync", "")}) == IDLE_SECONDS
-    assert pace.after(1.0, {key: endless}, {}) == BUSY_SECONDS
-    assert pace.after(20.0, {key: endless}) == BUSY_SECONDS
-    assert pace.after(40.0, {key: endless}) == IDLE_SECONDS
-    # Another thing that is under way is looked at soon.
-    assert pace.after(41.0, {key: endless}, {key: draining}) == BUSY_SECONDS
-    assert pace.after(42.0, {key: endless}, {}) == BUSY_SECONDS
-    assert pace.after(80.0, {key: endless}, {}) == IDLE_SECONDS
-    assert pace.after(81.0, {}, {key: verdicts.waiting("WaitingForWorker", "")}) == IDLE_SECONDS
-
-
-@pytest.mark.parametrize(
-    ("retention", "field"),
-    [
-        ({"archivedMessages": "soon"}, "spec.retention.archivedMessages"),
-        ({"deadLetters": "40000d"}, "spec.retention.deadLetters"),
-        ({"stoppedWorkers": "-1d"}, "spec.retention.stoppedWorkers"),
-    ],
-)
-def test_a_retention_that_is_not_allowed_names_its_field(retention: dict[str, str], field: str) -> None:
-    body = {"kind": "PgqrsQueue", "metadata": {"name": "q", "namespace": "n"}, "spec": {"retention": retention}}
-    desired = declarations.queue(read_queue(body), SETTINGS)
-    assert desired.policy is None
-    assert field in desired.problem
 
 
 def test_an_injected_pod_counts_before_it_has_a_resource() -> None:

@@ -42,10 +42,6 @@ app.kubernetes.io/component: {{ .component }}
   value: {{ .Values.injector.drainSeconds | quote }}
 - name: PGQRS_RAISE_GRACE_PERIOD
   value: {{ .Values.injector.raiseGracePeriod | quote }}
-- name: PGQRS_UNKNOWN_QUEUE
-  value: {{ .Values.injector.unknownQueue | quote }}
-- name: PGQRS_SIDECAR_DEFAULTS
-  value: {{ .Values.injector.sidecar | toJson | quote }}
 - name: PGQRS_MANAGE_WEBHOOK
   value: "true"
 - name: PGQRS_HEALTH_PORT

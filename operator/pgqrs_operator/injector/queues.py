@@ -10,8 +10,8 @@ import aiohttp
 from kubernetes.aio.client.api.custom_objects_api import CustomObjectsApi
 from kubernetes.aio.client.exceptions import ApiException
 
-from pgqrs_injection.settings import QueueTarget
-from pgqrs_operator.injector.errors import LookupFailedError, UnknownQueueError
+from pgqrs_operator.injector.errors import LookupFailedError, RefusedError
+from pgqrs_operator.injector.pods import QueueTarget
 from pgqrs_operator.names import GROUP, QUEUE_LABEL, QUEUES, VERSION
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class QueueDirectory(Protocol):
         """Give the queue of this name.
 
         Raises:
-            UnknownQueueError: there is none; the message says what there is.
+            RefusedError: there is none; the message says what there is.
             LookupFailedError: it cannot be known at the moment.
         """
 
@@ -46,7 +46,7 @@ class KubernetesQueues:
         """Give the queue of this name, within 2 s.
 
         Raises:
-            UnknownQueueError: there is none; the message says what there is.
+            RefusedError: there is none; the message says what there is.
             LookupFailedError: the API server did not answer or refused.
         """
         try:
@@ -73,7 +73,7 @@ class KubernetesQueues:
             GROUP, VERSION, namespace, QUEUES, limit=_MOST_NAMES, _request_timeout=_DEADLINE_SECONDS
         )
         names = [item["metadata"]["name"] for item in listed["items"]]
-        raise UnknownQueueError(unknown_queue(namespace, name, names))
+        raise RefusedError(unknown_queue(namespace, name, names))
 
 
 def target(queue: dict[str, Any]) -> QueueTarget:

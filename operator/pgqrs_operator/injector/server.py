@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from pgqrs_injection.errors import ConfigurationError
 from pgqrs_operator.connection import connect
 from pgqrs_operator.injector import reviews
 from pgqrs_operator.injector.certificate import CertificateReader, ServedCertificate
-from pgqrs_operator.injector.errors import LookupFailedError, NotAReviewError
+from pgqrs_operator.injector.errors import ConfigurationError, LookupFailedError, NotAReviewError
 from pgqrs_operator.injector.queues import KubernetesQueues, QueueDirectory
 from pgqrs_operator.injector.settings import Settings
 
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kubernetes.aio.client.api_client import ApiClient
+
+    from pgqrs_operator.injector.settings import Injection
+
 _log = logging.getLogger(__name__)
 
 WEBHOOK_PORT = 8443
@@ -47,7 +49,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Webhook:
     """The two web applications, and what they count."""
 
-    def __init__(self, queues: QueueDirectory, settings: Settings, certificate: ServedCertificate) -> None:
+    def __init__(self, queues: QueueDirectory, settings: Injection, certificate: ServedCertificate) -> None:
         self._queues = queues
         self._settings = settings
         self._certificate = certificate
@@ -73,12 +75,7 @@ class Webhook:
         try:
             async with asyncio.timeout(_DEADLINE_SECONDS):
                 review = reviews.parse(await request.read())
-                verdict = await reviews.decide(
-                    review,
-                    self._queues,
-                    self._settings.injection,
-                    admit_unknown_queue=self._settings.admit_unknown_queue,
-                )
+                verdict = await reviews.decide(review, self._queues, self._settings)
         except NotAReviewError as error:
             self._results["malformed"] += 1
             return web.Response(status=400, text=f"{error}\n")
@@ -113,7 +110,7 @@ class Webhook:
         lines = ["# TYPE pgqrs_injector_requests_total counter"]
         lines += [
             f'pgqrs_injector_requests_total{{result="{result}"}} {self._results[result]}'
-            for result in (*reviews.RESULTS, "failed", "malformed")
+            for result in ("injected", "ignored", "refused", "failed", "malformed")
         ]
         lines += [
             "# TYPE pgqrs_injector_certificate_expiry_timestamp_seconds gauge",
@@ -147,7 +144,7 @@ async def serve(
         later: The pause between two readings of the certificate's Secret, in seconds.
     """
     served = ServedCertificate()
-    webhook = Webhook(KubernetesQueues(client), settings, served)
+    webhook = Webhook(KubernetesQueues(client), settings.injection, served)
     reader = CertificateReader(
         client,
         served,

@@ -8,13 +8,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pgqrs import duration, errors, names
-from pgqrs.models import QueuePolicy, QueueRetention
-from pgqrs_operator.resources.common import Conditions, Duration, Model, ObjectName, SecretDataKey
+from pgqrs.models import QueuePolicy
+from pgqrs_operator.resources.common import Conditions, Duration, Model, ObjectName
 
 _LEASE = (timedelta(seconds=1), timedelta(hours=12))
 #: Three times the heartbeats' interval at least: one that is late says nothing.
 _HEARTBEAT = (timedelta(seconds=15), timedelta(hours=24))
-_RETENTION = (timedelta(0), timedelta(days=36_500))
 
 
 class InvalidSpecError(ValueError):
@@ -25,7 +24,9 @@ class SecretRef(Model):
     """A key of a Secret in the queue's own namespace."""
 
     name: ObjectName = Field(default="pgqrs", description="Name of the Secret.")
-    key: SecretDataKey = Field(default="dsn", description="Key in the Secret; `uri` in the Secrets of CloudNativePG.")
+    key: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+        default="dsn", description="Key in the Secret; `uri` in the Secrets of CloudNativePG."
+    )
 
 
 class Connection(Model):
@@ -40,18 +41,6 @@ class Connection(Model):
     )
     manage_schema: bool = Field(
         default=True, description="Whether the operator installs and upgrades the tables; false only checks them."
-    )
-
-
-class Retention(Model):
-    """How long what is over is kept; what is not given is kept for ever."""
-
-    archived_messages: Duration | None = Field(
-        default=None, description="Archived messages that are no dead letters, such as 7d; absent: for ever."
-    )
-    dead_letters: Duration | None = Field(default=None, description="Dead letters, such as 90d; absent: for ever.")
-    stopped_workers: Duration | None = Field(
-        default=None, description="Rows of stopped workers, such as 30d; absent: for ever."
     )
 
 
@@ -75,13 +64,6 @@ class QueueSpec(Model):
     )
     heartbeat_timeout: Duration = Field(
         default="60s", description="A worker that is silent for longer is stopped and loses its messages, 15s to 24h."
-    )
-    retention: Retention | None = Field(
-        default=None,
-        description=(
-            "How long what is over is kept; the operator removes the rest every minute. Absent: as the row in the "
-            "database says."
-        ),
     )
     deletion_policy: Literal["Retain", "Delete"] = Field(
         default="Retain",
@@ -110,24 +92,6 @@ class QueueSpec(Model):
             read_limit=self.max_reads,
             heartbeat_timeout=_bounded(self.heartbeat_timeout, "spec.heartbeatTimeout", *_HEARTBEAT),
         )
-
-    def kept(self) -> QueueRetention | None:
-        """Give what the queue's row has to say of retention, or None where it is left as it is.
-
-        Raises:
-            InvalidSpecError: a duration is out of range.
-        """
-        if self.retention is None:
-            return None
-        return QueueRetention(
-            archived=_kept(self.retention.archived_messages, "spec.retention.archivedMessages"),
-            dead=_kept(self.retention.dead_letters, "spec.retention.deadLetters"),
-            workers=_kept(self.retention.stopped_workers, "spec.retention.stoppedWorkers"),
-        )
-
-
-def _kept(text: str | None, field: str) -> timedelta | None:
-    return None if text is None else _bounded(text, field, *_RETENTION)
 
 
 def _bounded(text: str, field: str, low: timedelta, high: timedelta) -> timedelta:
@@ -167,5 +131,5 @@ class QueueStatus(Model):
         default=None, description="The queue's name in the database."
     )
     queue_id: int | None = Field(default=None, description="The queue's id in the database.")
-    messages: MessageCounts | None = Field(default=None, description="Messages, counted every 30 seconds at most.")
-    workers: WorkerCounts | None = Field(default=None, description="Workers, counted every 30 seconds at most.")
+    messages: MessageCounts | None = Field(default=None, description="Messages, counted every 10 seconds at most.")
+    workers: WorkerCounts | None = Field(default=None, description="Workers, counted every 10 seconds at most.")

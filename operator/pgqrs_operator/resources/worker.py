@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pgqrs import duration, errors, names
-from pgqrs_operator.resources.common import OBJECT_NAME_LENGTH, Conditions, Duration, Model, Moment, ObjectName
+from pgqrs_operator.resources.common import OBJECT_NAME_LENGTH, Conditions, Duration, Model, ObjectName
 from pgqrs_operator.resources.queue import InvalidSpecError
 
 _DRAIN = (timedelta(0), timedelta(hours=24))
@@ -80,13 +80,6 @@ class WorkerSpec(Model):
         return value
 
 
-class Drain(Model):
-    """The drain of a worker that is to be stopped."""
-
-    generation: int = Field(ge=0, description="The generation of the resource that asked for it.")
-    since: Moment = Field(description="When it began; spec.drainTimeout counts from then.")
-
-
 class WorkerStatus(Model):
     """What the operator found in the database about the worker, or about all workers of the pod."""
 
@@ -105,8 +98,5 @@ class WorkerStatus(Model):
     )
     heartbeat: Literal["Fresh", "Stale"] | None = Field(
         default=None, description="Stale if a worker was silent for more than half of the queue's heartbeat timeout."
-    )
-    drain: Drain | None = Field(
-        default=None, description="Since when a worker that is to be stopped has been finishing what it holds."
     )
     leased_messages: int | None = Field(default=None, ge=0, description="Messages that the workers hold now.")

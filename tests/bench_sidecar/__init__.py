@@ -1,1 +1,0 @@
-"""What a sidecar costs: `make bench-sidecar`."""
