@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 
-from pgqrs_operator.names import API_VERSION, QUEUE_LABEL
+from pgqrs_operator.names import GROUP, QUEUE_LABEL, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +44,10 @@ class ConflictError(ApiError):
     """The object was changed by somebody else in the meantime, or exists already (409)."""
 
 
+class BadNameError(ApiError):
+    """A name that no object can have; nobody was asked."""
+
+
 class Kubernetes:
     """An API server."""
 
@@ -54,7 +58,7 @@ class Kubernetes:
     async def _call(
         self,
         method: str,
-        path: str,
+        where: str,
         *,
         query: Mapping[str, str] | None = None,
         body: object = None,
@@ -63,8 +67,8 @@ class Kubernetes:
         timeout: float = _TIMEOUT,
     ) -> dict[str, Any]:
         headers = {"Accept": accept, "Content-Type": content_type, **self._client.default_headers}
-        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], where, method, body)
+        url = self._client.configuration.host + where + (f"?{urlencode(query)}" if query else "")
         try:
             async with asyncio.timeout(timeout):
                 response = await self._client.rest_client.request(  # type: ignore[no-untyped-call]  # not annotated upstream
@@ -72,27 +76,27 @@ class Kubernetes:
                 )
                 data = await response.read()
         except (aiohttp.ClientError, OSError) as error:
-            message = f"{method} {path}: the API server cannot be reached ({type(error).__name__})"
+            message = f"{method} {where}: the API server cannot be reached ({type(error).__name__})"
             raise ApiError(message) from error
         if response.status in _SUCCESS:
             try:
                 answer: dict[str, Any] = json.loads(data)
             except ValueError as error:
-                message = f"{method} {path}: the answer is not JSON"
+                message = f"{method} {where}: the answer is not JSON"
                 raise ApiError(message, response.status) from error
             return answer
         kinds = {404: NotFoundError, 409: ConflictError}
-        message = f"{method} {path}: HTTP {response.status}: {_explanation(data)}"
+        message = f"{method} {where}: HTTP {response.status}: {_explanation(data)}"
         raise kinds.get(response.status, ApiError)(message, response.status)
 
     async def _list(
-        self, path: str, query: Mapping[str, str] | None = None, accept: str = "application/json"
+        self, where: str, query: Mapping[str, str] | None = None, accept: str = "application/json"
     ) -> Listing:
         """Read a whole list as it is now (no resourceVersion: a quorum read), page by page."""
         items: list[dict[str, Any]] = []
         more = dict(query or {}, limit=str(_PAGE))
         while True:
-            page = await self._call("GET", path, query=more, accept=accept, timeout=_LIST_TIMEOUT)
+            page = await self._call("GET", where, query=more, accept=accept, timeout=_LIST_TIMEOUT)
             items += page.get("items") or ()
             metadata = page.get("metadata", {})
             if not metadata.get("continue"):
@@ -101,7 +105,7 @@ class Kubernetes:
 
     async def list_resources(self, plural: str, kind: str, namespace: str | None) -> Listing:
         """List all resources of one of our kinds."""
-        found = await self._list(_path(plural, namespace))
+        found = await self._list(_resources(plural, namespace))
         for item in found.items:
             # Items of a list do not say what they are.
             item.setdefault("kind", kind)
@@ -109,12 +113,12 @@ class Kubernetes:
 
     async def list_labelled_pods(self, namespace: str | None) -> Listing:
         """List the pods that carry our label."""
-        where = f"/namespaces/{quote(namespace)}" if namespace else ""
-        return await self._list(f"/api/v1{where}/pods", {"labelSelector": QUEUE_LABEL})
+        whose = ("namespaces", namespace) if namespace else ()
+        return await self._list(path("api", "v1", *whose, "pods"), {"labelSelector": QUEUE_LABEL})
 
     async def list_pod_uids(self, namespace: str) -> set[str]:
         """List the uids of all pods of a namespace, labelled or not."""
-        found = await self._list(f"/api/v1/namespaces/{quote(namespace)}/pods", accept=_METADATA_ONLY)
+        found = await self._list(_core(namespace, "pods"), accept=_METADATA_ONLY)
         return {item["metadata"]["uid"] for item in found.items}
 
     async def get_pod(self, namespace: str, name: str) -> dict[str, Any]:
@@ -123,7 +127,7 @@ class Kubernetes:
         Raises:
             NotFoundError: there is none of this name.
         """
-        return await self._call("GET", f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name)}")
+        return await self._call("GET", _core(namespace, "pods", name))
 
     async def get_secret(self, namespace: str, name: str) -> dict[str, Any]:
         """Read a Secret.
@@ -131,7 +135,7 @@ class Kubernetes:
         Raises:
             NotFoundError: there is none of this name.
         """
-        return await self._call("GET", f"/api/v1/namespaces/{quote(namespace)}/secrets/{quote(name)}")
+        return await self._call("GET", _core(namespace, "secrets", name))
 
     async def patch_status(self, plural: str, namespace: str, name: str, status: Mapping[str, Any]) -> dict[str, Any]:
         """Merge something into the status of a resource.
@@ -139,8 +143,8 @@ class Kubernetes:
         Raises:
             NotFoundError: it is gone.
         """
-        path = f"{_path(plural, namespace)}/{quote(name)}/status"
-        return await self._call("PATCH", path, body={"status": status}, content_type="application/merge-patch+json")
+        where = _resources(plural, namespace, name, "status")
+        return await self._call("PATCH", where, body={"status": status}, content_type="application/merge-patch+json")
 
     async def patch_finalizers(
         self, plural: str, namespace: str, name: str, *, version: int, finalizers: list[str]
@@ -152,8 +156,9 @@ class Kubernetes:
             ConflictError: it has another version by now.
         """
         metadata = {"resourceVersion": str(version), "finalizers": finalizers}
-        path = f"{_path(plural, namespace)}/{quote(name)}"
-        return await self._call("PATCH", path, body={"metadata": metadata}, content_type="application/merge-patch+json")
+        where = _resources(plural, namespace, name)
+        content_type = "application/merge-patch+json"
+        return await self._call("PATCH", where, body={"metadata": metadata}, content_type=content_type)
 
     async def create(self, plural: str, namespace: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Make a resource.
@@ -161,7 +166,7 @@ class Kubernetes:
         Raises:
             ConflictError: there is one of this name.
         """
-        return await self._call("POST", _path(plural, namespace), body=dict(body))
+        return await self._call("POST", _resources(plural, namespace), body=dict(body))
 
     async def delete(self, plural: str, namespace: str, name: str, *, uid: str) -> None:
         """Delete exactly this resource; a finalizer may keep it for a while.
@@ -171,7 +176,7 @@ class Kubernetes:
             ConflictError: another one has this name by now.
         """
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
-        await self._call("DELETE", f"{_path(plural, namespace)}/{quote(name)}", body=options)
+        await self._call("DELETE", _resources(plural, namespace, name), body=options)
 
     async def scale(self, namespace: str, deployment: str, replicas: int) -> None:
         """Set how many pods a Deployment has.
@@ -181,18 +186,22 @@ class Kubernetes:
         """
         await self._call(
             "PATCH",
-            f"/apis/apps/v1/namespaces/{quote(namespace)}/deployments/{quote(deployment)}/scale",
+            path("apis", "apps", "v1", "namespaces", namespace, "deployments", deployment, "scale"),
             body={"spec": {"replicas": replicas}},
             content_type="application/merge-patch+json",
         )
 
     async def count_pods(self, namespace: str, selector: str) -> int:
         """Count the pods of a label selector, also those that end."""
-        return len((await self._list(f"/api/v1/namespaces/{quote(namespace)}/pods", {"labelSelector": selector})).items)
+        return len((await self._list(_core(namespace, "pods"), {"labelSelector": selector})).items)
 
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
-        """Make an Event."""
-        await self._call("POST", f"/api/v1/namespaces/{quote(namespace)}/events", body=dict(body))
+        """Make an Event.
+
+        Raises:
+            ConflictError: there is one of this name.
+        """
+        await self._call("POST", _core(namespace, "events"), body=dict(body))
 
 
 class Listing:
@@ -203,9 +212,27 @@ class Listing:
         self.version = int(version) if version.isascii() and version.isdigit() else 0
 
 
-def _path(plural: str, namespace: str | None) -> str:
-    where = f"/namespaces/{quote(namespace)}" if namespace else ""
-    return f"/apis/{API_VERSION}{where}/{plural}"
+def path(*segments: str) -> str:
+    """Join names to a path of the API server. Names come from users and from rows, so none may lead elsewhere.
+
+    Raises:
+        BadNameError: one is empty, `.` or `..`, or has a `/` or `%` in it, which Kubernetes gives to no object.
+    """
+    for segment in segments:
+        # An HTTP client resolves `..`, and decodes what was quoted, before the server sees it.
+        if segment in {"", ".", ".."} or "/" in segment or "%" in segment:
+            message = f"{segment!r} is no name of an object"
+            raise BadNameError(message)
+    return "".join(f"/{quote(segment, safe='')}" for segment in segments)
+
+
+def _core(namespace: str, *segments: str) -> str:
+    return path("api", "v1", "namespaces", namespace, *segments)
+
+
+def _resources(plural: str, namespace: str | None, *segments: str) -> str:
+    where = () if namespace is None else ("namespaces", namespace)
+    return path("apis", GROUP, VERSION, *where, plural, *segments)
 
 
 def _explanation(data: bytes) -> str:
