@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
 from pgqrs import arguments, errors, lifecycle, names
 from pgqrs.admin import Admin
+from pgqrs.backoff import Backoff
 from pgqrs.database import Database
 from pgqrs.draining import DEFAULT_DRAIN, drain
 from pgqrs.models import MessageId, WorkerId, WorkerStatus
@@ -17,7 +19,6 @@ from pgqrs.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from datetime import timedelta
     from types import TracebackType
 
     from pgqrs.models import QueueInfo
@@ -29,9 +30,8 @@ _HEARTBEAT_SECONDS = 5.0
 _STOP_SECONDS = 10.0
 #: How long a sidecar that the environment names is tried before the worker registers itself.
 _SIDECAR_SECONDS = 10.0
-#: Between two tries of a database that is waited for, at first and at last, in seconds.
-_RETRY_FIRST_SECONDS = 0.5
-_RETRY_LAST_SECONDS = 5.0
+#: Between two tries of a database that is waited for.
+_DATABASE_BACKOFF = Backoff(first=timedelta(seconds=0.5), factor=2, most=timedelta(seconds=5))
 
 
 class Worker:
@@ -152,7 +152,7 @@ class Worker:
 
     async def _become_worker(self) -> WorkerId:
         """Be handed a row or register one; where the environment says so, wait for a database that is not there yet."""
-        pause = _RETRY_FIRST_SECONDS
+        attempt = 1
         while True:
             try:
                 return await self._open_session() or await self._register()
@@ -162,8 +162,8 @@ class Worker:
                     raise
                 logger.warning("no database yet, trying again", extra={"queue": self.queue, "error": str(error)})
             async with self._patient():
-                await asyncio.sleep(pause)
-            pause = min(pause * 2, _RETRY_LAST_SECONDS)
+                await asyncio.sleep(_DATABASE_BACKOFF.seconds(attempt))
+            attempt += 1
 
     async def _open_session(self) -> WorkerId | None:
         """Let the sidecar hand out a row; None without a sidecar, or where the app wants an identity of its own."""

@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import sys
-from typing import Any
 
 import pgqrs
 
@@ -51,19 +50,9 @@ def _fork() -> int:
 async def _consume(consumer: pgqrs.Consumer, handler_seconds: float) -> None:
     async for message in consumer:
         _tell("leased", id=message.id, read_ct=message.read_ct)
-        _die(message.payload)
         await asyncio.sleep(handler_seconds)
         _tell("archived", id=message.id, archived=await consumer.archive(message.id))
     _tell("drained")
-
-
-def _die(payload: Any) -> None:
-    """End as the message says, without a word to anyone."""
-    match payload:
-        case {"die": "abort"}:
-            os.abort()
-        case {"die": "exit"}:
-            os._exit(3)
 
 
 async def _run(consumer: pgqrs.Consumer, handler_seconds: float) -> None:

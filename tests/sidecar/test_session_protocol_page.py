@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from tests.sidecar.conftest import Observer
 
 _PAGE = Path(__file__).parents[2] / "docs" / "session-protocol.md"
-_APP, _SIDECAR = "→", "←"
+#: What stands before the lines of the app in the example.
+_APP = "→"
 
 
 def _example() -> list[tuple[str, dict[str, Any]]]:

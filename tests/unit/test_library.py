@@ -137,6 +137,13 @@ def test_a_malformed_limit_of_payloads_is_refused_by_name(text: str) -> None:
         Settings.from_env({"PGQRS_MAX_PAYLOAD_BYTES": text})
 
 
+def test_a_flag_of_the_environment_is_true_or_false_and_else_refused_by_name() -> None:
+    assert not Settings.from_env({}).start_without_database
+    assert Settings.from_env({"PGQRS_START_WITHOUT_DATABASE": "true"}).start_without_database
+    with pytest.raises(pgqrs.ConfigurationError, match="PGQRS_START_WITHOUT_DATABASE"):
+        Settings.from_env({"PGQRS_START_WITHOUT_DATABASE": "yes"})
+
+
 @pytest.mark.parametrize("address", ["9191", ":9191", "host:", "host:port"])
 def test_a_malformed_sidecar_address_is_refused_by_name(address: str) -> None:
     with pytest.raises(pgqrs.ConfigurationError, match="PGQRS_SIDECAR"):
