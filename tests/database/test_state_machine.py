@@ -699,6 +699,8 @@ class Machine(RuleBasedStateMachine):
             given = any(letter.id in message_ids for message_ids in fetched.by.values())
             if not given and letter.id in fetched.taken_back:
                 letter.reads += 1
+                # Free also where somebody else's lease on it had run out before: the victim's was the last one.
+                self.world.free(letter)
             if not given and record["dead"] and letter.live:
                 assert letter.id in fetched.due
                 self._leased(letter, 0)
