@@ -31,10 +31,10 @@ def test_work_goes_on_without_the_operator_which_catches_up(shop: Shop) -> None:
         shop.send(20)
         shop.wait_handled(20, within=30)
         # A killed process is its sidecar's business, not the operator's.
-        shop.send(20)
+        shop.send(100)
         eventually("both pods are at work", lambda: shop.in_progress() >= 6, within=20)
         shop.kill_app(shop.pod())
-        shop.wait_handled(40, within=40)
+        shop.wait_handled(120, within=60)
         shop.kubectl("patch", "pgqrsqueue", "emails", "--type=merge", "-p", '{"spec":{"maxReads":7}}')
         gone = shop.pod()
         shop.kubectl("delete", "pod", gone, "--wait=false")
@@ -54,13 +54,13 @@ def _restarted(shop: Shop) -> bool:
 
 def test_a_database_that_crashes_under_load_loses_nothing(shop: Shop) -> None:
     shop.ready_queue(leaseDuration="5s")
-    shop.deploy(replicas=2, shell=IGNORES_SIGTERM, SEND_SECONDS="0.2")
-    shop.send(60)
+    shop.deploy(replicas=2, shell=IGNORES_SIGTERM, SEND_SECONDS="0.5")
+    shop.send(120)
     eventually("both pods are at work", lambda: shop.in_progress() >= 6, within=20)
     # The server is PID 1 of its container: it ends as in a crash, and the kubelet starts it again on the same data.
     database = f"deploy/{RELEASE}-development-postgres"
     shop.installation.cluster.kubectl("-n", SYSTEM, "exec", database, "--", "sh", "-c", "kill -QUIT 1")
     eventually("the server runs again", lambda: _restarted(shop), within=60)
-    shop.wait_handled(60, within=90)
+    shop.wait_handled(120, within=90)
     assert shop.number("SELECT count(*) FROM pgqrs_messages WHERE dead_reason IS NOT NULL") == 0
     shop.reason("InSync", within=30)

@@ -124,6 +124,10 @@ async def _fill(connection: asyncpg.Connection) -> None:
 
     Of ten messages four are ready, one each delayed, leased and dead, three archived.
     """
+    # An ANALYZE of its own that meets these rows before their commit finds pages without rows, and plans follow that
+    # until the next one, a minute later at most (seen).
+    for table in ("pgqrs_workers", "pgqrs_messages"):
+        await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
     await connection.execute(
         "INSERT INTO pgqrs_workers (name, queue_id, status, pod_uid) "
         "SELECT 'host:' || n, 1 + n % 2, CASE WHEN n % 4 < 2 THEN 'ready' ELSE 'stopped' END::worker_status, 'u-' || n "
