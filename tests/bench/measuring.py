@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _CHECKOUT = Path(__file__).resolve().parents[2]
 #: An error is told in a cell of a table.
 _ERROR_LENGTH = 160
+#: By how many places the order of contenders moves from round to round.
+_STEP = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +79,21 @@ async def measure(server: BenchServer, scale: Scale, selection: Selection, resul
         for work in selection.works:
             if work.once and number:
                 continue
-            for contender, setting in _turns(work, selection):
+            for contender, setting in _turns(work, selection, number):
                 outcome = await _sample(stage, work, contender, setting)
                 results.add(work.name, contender.name, setting.name, outcome)
                 _tell(number, work, contender, setting, outcome)
 
 
-def _turns(work: Work, selection: Selection) -> Iterator[tuple[Contender, Setting]]:
-    """Who is measured in one round: everybody once before anybody the second time."""
+def _turns(work: Work, selection: Selection, number: int) -> Iterator[tuple[Contender, Setting]]:
+    """Who is measured in one round: everybody once before anybody the second time.
+
+    Each round begins with somebody else: who comes first meets what the work before left to the server.
+    """
+    first = number * _STEP % len(selection.contenders)
+    order = [*selection.contenders[first:], *selection.contenders[:first]]
     for _ in range(work.samples):
-        for contender in selection.contenders:
+        for contender in order:
             for setting in work.chosen(contender):
                 yield contender, setting
 

@@ -36,7 +36,8 @@ _WHOLE = {"rate", "small", "large"}
 _NOTES = {
     "run": "The time ends with the last message that a handler got; that all were completed is checked after it.",
     "run-dropped": "Bare asyncpg on the untouched tables archives here too: it is what the aim compares with.",
-    "latency": "From before the enqueue call to the handler; one message every 20 to 32 ms; both in one process.",
+    "latency": "From before the enqueue call to the handler; one message every 20 to 32 ms; both in one process. "
+    "It begins after a checkpoint, once autovacuum rests.",
     "backlog": "For every 500 handled, 500 are added; the small one is 1,000 beside what is on its way.",
     "snapshot": "From before the enqueue call to the handler; sender and worker are processes of their own.",
     "heartbeat": "Ours is the statement of a sidecar for its pod, here one of 100,000 workers; bare is one UPDATE.",
@@ -44,7 +45,8 @@ _NOTES = {
 _INTRODUCTION = """\
 # Performance
 
-Written by `make bench`; change it there. All numbers are of one run on one server, contenders interleaved, {rounds}.
+Written by `make bench`; change it there. All numbers are of one run on one server, contenders interleaved, each round
+beginning with another, {rounds}.
 Client and server share the machine's cores: **ratios carry over to other machines, absolute numbers do not**.
 
 ![Messages in a second]({plot})

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _INSTALL_SECONDS = 60.0
 #: Beside what a measurement is to take: for the start of a worker's loop and for stragglers.
 _MORE_SECONDS = 60.0
+_REST_SECONDS = 120.0
+_LOOK_SECONDS = 0.2
+_CLEANING = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
 
 
 class Stage:
@@ -91,6 +94,17 @@ class Stage:
     async def tidy(self, database: str) -> None:
         """Do what autovacuum would do in the middle of a measurement."""
         await self.server.execute(database, "VACUUM ANALYZE")
+
+    async def rest(self) -> None:
+        """Wait until the server has done what earlier measurements left to it: pages to write, rows to clean away.
+
+        Raises:
+            TimeoutError: it did not come to rest.
+        """
+        await self.server.execute("postgres", "CHECKPOINT")
+        async with asyncio.timeout(_REST_SECONDS):
+            while await self.server.value("postgres", _CLEANING):
+                await asyncio.sleep(_LOOK_SECONDS)
 
     async def run(
         self, tasks: list[Task], *, seconds: float, tidy: str | None = None

@@ -111,6 +111,7 @@ async def _backlog(stage: Stage, contender: Contender, setting: Setting) -> Samp
 async def _latency(stage: Stage, contender: Contender, setting: Setting) -> Sample:
     database = await stage.empty(contender, setting)
     messages = stage.scale.latency_messages
+    await stage.rest()
     task = stage.task(contender, setting, database, "latency", more={}, messages=messages, settle=_SETTLE_SECONDS)
     sample, answers = await stage.run([task], seconds=messages)
     return replace(sample, values={name: answers[0][name] for name in ("p50", "p99")})
@@ -119,6 +120,7 @@ async def _latency(stage: Stage, contender: Contender, setting: Setting) -> Samp
 async def _snapshot(stage: Stage, contender: Contender, setting: Setting) -> Sample:
     """Offer messages at a fixed rate, first as usual, then while another session holds a snapshot."""
     database = await stage.empty(contender, setting)
+    await stage.rest()
     normal, _ = await _offered(stage, contender, setting, database, stage.scale.normal_seconds)
     await stage.server.execute(database, contender.clear)
     async with stage.server.snapshot(database):
