@@ -96,5 +96,7 @@ ALTER TABLE {schema}.pgqrs_workflow_steps OWNER TO {owner};
 ALTER TABLE {schema}._sqlx_migrations OWNER TO {owner};
 ALTER TABLE {schema}.pgqrs_schema_migrations OWNER TO {owner};
 ALTER TABLE {schema}.pgqrs_schema_roles OWNER TO {owner};
+ALTER FUNCTION {schema}.pgqrs_keep_messages_of_runs() OWNER TO {owner};
+ALTER FUNCTION {schema}.pgqrs_find_message_of_run() OWNER TO {owner};
 ALTER TYPE {schema}.worker_status OWNER TO {owner};
 ALTER TYPE {schema}.pgqrs_workflow_status OWNER TO {owner};

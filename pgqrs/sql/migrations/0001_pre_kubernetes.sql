@@ -49,3 +49,31 @@ CREATE INDEX pgqrs_workers_pod ON {schema}.pgqrs_workers (pod_uid, id) WHERE pod
 
 -- Heartbeats are the most frequent writes: with room on the page, and after the post part, they touch no index.
 ALTER TABLE {schema}.pgqrs_workers SET (fillfactor = 50);
+
+-- What upstream's foreign key from a run of a workflow to its message says, but a DELETE asks once for all that it took. The post
+-- part removes the foreign key. With the owner's rights, as foreign keys have: who deletes messages may have none on runs.
+CREATE FUNCTION {schema}.pgqrs_keep_messages_of_runs() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM gone JOIN {schema}.pgqrs_workflow_runs r ON r.message_id = gone.id) THEN
+        RAISE foreign_key_violation USING
+            MESSAGE = 'a message that a run of a workflow refers to cannot be deleted',
+            SCHEMA = TG_TABLE_SCHEMA, TABLE = 'pgqrs_workflow_runs', CONSTRAINT = 'pgqrs_workflow_runs_message_id_fkey';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER pgqrs_keep_messages_of_runs AFTER DELETE ON {schema}.pgqrs_messages
+    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION {schema}.pgqrs_keep_messages_of_runs();
+CREATE FUNCTION {schema}.pgqrs_find_message_of_run() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM FROM {schema}.pgqrs_messages m WHERE m.id = NEW.message_id FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RAISE foreign_key_violation USING
+            MESSAGE = format('there is no message %s for a run of a workflow', NEW.message_id),
+            SCHEMA = TG_TABLE_SCHEMA, TABLE = 'pgqrs_workflow_runs', CONSTRAINT = 'pgqrs_workflow_runs_message_id_fkey';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER pgqrs_find_message_of_run AFTER INSERT OR UPDATE OF message_id ON {schema}.pgqrs_workflow_runs
+    FOR EACH ROW EXECUTE FUNCTION {schema}.pgqrs_find_message_of_run();
