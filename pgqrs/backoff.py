@@ -46,9 +46,10 @@ class Backoff:
 
     def seconds(self, attempt: int) -> float:
         """Give the delay after this attempt failed; the first one is 1."""
-        most = self.most.total_seconds()
+        first, most = self.first.total_seconds(), self.most.total_seconds()
         try:
-            delay = min(self.first.total_seconds() * self.factor ** (attempt - 1), most)
+            # A power of a whole number may have millions of digits; that of a float has an end.
+            delay = min(first * float(self.factor) ** (attempt - 1), most)
         except OverflowError:
-            delay = most
+            delay = most if first else 0.0
         return delay * random.uniform(1 - self.jitter, 1)  # noqa: S311 - spreads retries, hides nothing

@@ -2,27 +2,24 @@
 
 What asyncpg does by itself (0.32, read and tried) is not enough: all hosts of an address share one deadline, so a first
 host that swallows packets leaves none for the second; a statement that timed out waits for its own cancellation, on
-another connection that may be swallowed too; and only an answer ends the wait on a line that is dead but not closed.
+another connection that may be swallowed too; and only an answer ends the wait on a line that is dead but not closed
+(`watch.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
+import math
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
 from pgqrs import errors, statements
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from types import TracebackType
 
 logger = logging.getLogger(__name__)
 
@@ -32,18 +29,15 @@ CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 #: More than there are statements of ours that run often.
 _KEPT_STATEMENTS = 100
-#: What took longer than this may have a plan from when its table was small, if its plan is as old as this; in seconds.
-#: One slow answer says nothing: planning makes one, too. So many of the last hundred do.
+#: What took longer than this may have a plan from when its table was small, if its plan is as old as this; in seconds,
+#: beyond so many times the fastest answer, which tells how far away the server is: a statement that is sent the first
+#: time goes there twice. One slow answer says nothing: planning makes one, too. So many of the last hundred do.
 _SLOW_SECONDS = 0.005
+_ROUND_TRIPS = 3
 _PLANS_LAST_SECONDS = 2.0
 _SLOW_ANSWERS = 5
 _SLOW_SHARE = 0.1
 _ANSWERS = 100
-#: After this silence of a statement somebody looks after it; together with a vain connection it stays below 10 seconds.
-SILENCE_SECONDS = 3.0
-#: An answer that was on its way when somebody looked has this long to arrive, in seconds.
-_GRACE_SECONDS = 0.5
-_LOOK_SECONDS = 3.0
 #: What the kernel is asked to do with a silent line; 8 seconds for what was sent and not acknowledged (milliseconds).
 _SOCKET_OPTIONS = (("TCP_KEEPIDLE", 4), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 2), ("TCP_USER_TIMEOUT", 8000))
 #: What the server is asked to do with a silent line, so that a client that vanished in a transaction does not keep its
@@ -54,16 +48,16 @@ _SERVER_SETTINGS = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "20000",
 }
+#: Arrays that our statements take, as PostgreSQL numbers them: number, name, number of the element's type.
+_ARRAYS = (
+    (1000, "_bool", 16), (1007, "_int4", 23), (1016, "_int8", 20), (1022, "_float8", 701), (1187, "_interval", 1186),
+)  # fmt: skip
 #: What poolers say to a setting that they do not know (PgBouncer: 08P01).
 _UNKNOWN_SETTING = ("08P01", "0A000", "22023", "42704")
 #: SQLSTATE classes and codes after which the same call may succeed later: connection, resources, operator intervention,
 #: deadlock, serialization, a statement that was cancelled, a lock that was not free, an input/output error.
 _TRANSIENT = ("08", "53", "57P01", "57P02", "57P03", "57P05", "57014", "40", "55P03", "58")
 READ_ONLY = "25006"
-#: What this process or its machine lacks for a new connection; it says nothing about the server.
-_OWN_SHORTAGE = (
-    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT,
-)  # fmt: skip
 
 
 def is_transient(error: asyncpg.PostgresError) -> bool:
@@ -85,6 +79,17 @@ def hosts(dsn: str) -> list[tuple[str, int | None]]:
 class Connection(asyncpg.Connection):
     """A connection whose end takes a bounded time and raises nothing."""
 
+    def know_arrays(self) -> None:
+        """Spare the server the question what these arrays are made of, which asyncpg asks on each new connection.
+
+        It takes six round trips and 15 ms of the server's time, more than all that a heartbeat does.
+        """
+        array = dict.fromkeys(("basetype", "range_subtype", "attrtypoids", "attrnames"))
+        array |= {"ns": "pg_catalog", "kind": b"b", "elemdelim": ","}
+        self._protocol.get_settings().register_data_types(  # type: ignore[attr-defined]
+            {**array, "oid": oid, "name": name, "elemtype": element} for oid, name, element in _ARRAYS
+        )
+
     async def keep_statements(self) -> None:
         """Let the server keep our statements prepared, unless a pooler stands between.
 
@@ -96,6 +101,7 @@ class Connection(asyncpg.Connection):
             # There is no public way to it once the connection stands.
             self._stmt_cache.set_max_size(_KEPT_STATEMENTS)  # type: ignore[attr-defined]
             self._stmt_cache_enabled = True
+            self._fastest = math.inf
             self._planned()
 
     def _planned(self) -> None:
@@ -113,7 +119,8 @@ class Connection(asyncpg.Connection):
         if self._answers >= _ANSWERS:
             self._answers, self._slow_answers = self._answers / 2, self._slow_answers / 2
         self._answers += 1
-        if seconds <= _SLOW_SECONDS:
+        self._fastest = min(self._fastest, seconds)
+        if seconds <= _SLOW_SECONDS + _ROUND_TRIPS * self._fastest:
             return
         self._slow_answers += 1
         often = self._slow_answers >= max(_SLOW_ANSWERS, _SLOW_SHARE * self._answers)
@@ -199,6 +206,7 @@ class Connector:
             message = "The DSN is malformed; the form is postgresql://USER:PASSWORD@HOST:PORT/DATABASE?NAME=VALUE."
             raise errors.ConfigurationError(message) from error
         _watch_line(connection)
+        connection.know_arrays()
         try:
             async with asyncio.timeout_at(ends_at):
                 await connection.keep_statements()
@@ -233,73 +241,3 @@ def _watch_line(connection: asyncpg.Connection) -> None:
         for name, value in _SOCKET_OPTIONS:
             if (option := getattr(socket, name, None)) is not None:
                 line.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-class Watch:
-    """A second look at a statement that gets no answer: is the server at work on it, or is the line dead?
-
-    The kernel notices a peer that is gone, but not a proxy that acknowledges and swallows, nor a server that hangs. A
-    deadline alone would have to be either longer than 10 seconds or shorter than an honest wait for a lock. So somebody
-    asks on a new connection. The statement is given up where none can be had, and where the server knows nothing of it.
-    """
-
-    def __init__(self, connector: Connector, connection: Any, dead: Callable[[], Awaitable[None]]) -> None:
-        """Remember what to watch.
-
-        Args:
-            connector: opens the second connection.
-            connection: the one that the statement runs on.
-            dead: awaited before the connection is cut.
-        """
-        self._connector = connector
-        self._connection = connection
-        self._dead = dead
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(SILENCE_SECONDS, self._begin)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _begin(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._look(), name="pgqrs-second-look")
-
-    async def _look(self) -> None:
-        pid = self._connection.get_server_pid()
-        while await self._is_served(pid):  # noqa: ASYNC110 - what is waited for happens in the server
-            await asyncio.sleep(SILENCE_SECONDS)
-        await asyncio.sleep(_GRACE_SECONDS)
-        logger.warning("a connection is dead, leaving it and all others", extra={"silence": SILENCE_SECONDS})
-        await self._dead()
-        self._connection.terminate()
-
-    async def _is_served(self, pid: int) -> bool:
-        """Whether the server is at work for this backend, as far as anyone can tell."""
-        try:
-            probe = await self._connector.open()
-        except OSError as error:
-            # Where we lack something ourselves nobody can tell, and the statement keeps its whole deadline.
-            return error.errno in _OWN_SHORTAGE
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
-            # Somebody is there and refuses; overload, for example, is no reason to give up what runs.
-            return True
-        try:
-            return bool(
-                await probe.fetchval(
-                    statements.statement("connections.is_at_work", "public"),
-                    pid,
-                    probe.get_server_pid(),
-                    timeout=_LOOK_SECONDS,
-                )
-            )
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return True
-        finally:
-            await probe.close()

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_DEFAULT_BACKOFF = Backoff()
-
 
 class Consumer(Worker):
     """A worker that receives the messages of its queue.
@@ -136,7 +134,7 @@ class Consumer(Worker):
         archive: bool = True,
         lease: timedelta | None = None,
         time_limit: timedelta | None = None,
-        backoff: Backoff = _DEFAULT_BACKOFF,
+        backoff: Backoff | None = None,
         middleware: Sequence[Middleware] = (),
         drain_timeout: timedelta = DEFAULT_DRAIN,
         signals: bool = True,
@@ -166,7 +164,7 @@ class Consumer(Worker):
             lease: for how long messages are this worker's alone; renewed in time. The queue's if not given.
             time_limit: how long a call of the handler may take. A plain function goes on in its thread even so, and
                 keeps its place.
-            backoff: when what failed is tried again.
+            backoff: when what failed is tried again; as the queue's policy says if not given.
             middleware: what stands around each call of the handler, the outermost first.
             drain_timeout: how long a drain by a signal waits for handlers, before it cancels them.
             signals: whether SIGTERM and SIGINT are taken while this runs; in the main thread only.
@@ -182,7 +180,7 @@ class Consumer(Worker):
             batch_size=None if batch_size is None else arguments.whole_number("batch_size", batch_size, most=10_000),
             archive=arguments.flag("archive", archive),
             lease=None if lease is None else arguments.seconds("lease", lease, positive=True),
-            backoff=arguments.instance("backoff", backoff, Backoff),
+            backoff=None if backoff is None else arguments.instance("backoff", backoff, Backoff),
         )
         limit = None if time_limit is None else arguments.seconds("time_limit", time_limit, positive=True)
         drain_seconds = arguments.seconds("drain_timeout", drain_timeout)

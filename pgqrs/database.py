@@ -21,8 +21,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import asyncpg
 
 from pgqrs import errors, names, statements
-from pgqrs.connecting import CLOSE_SECONDS, Connection, Connector, Watch, is_transient
+from pgqrs.connecting import CLOSE_SECONDS, Connection, Connector, is_transient
 from pgqrs.listener import Listener
+from pgqrs.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -158,6 +159,7 @@ class Database:
         max_connections: int = 4,
         application_name: str = "pgqrs",
         timeout: float = 30.0,
+        idle_seconds: float = 300.0,
     ) -> None:
         """Remember where it is; nothing is opened before the first call.
 
@@ -168,6 +170,7 @@ class Database:
             max_connections: the most connections at a time.
             application_name: what `pg_stat_activity` shows.
             timeout: seconds that one call may take, waiting for a connection included.
+            idle_seconds: after so many seconds without a call a connection is closed.
 
         Raises:
             ConfigurationError: the DSN is not a PostgreSQL address.
@@ -176,9 +179,12 @@ class Database:
         self.schema = names.schema_name(schema)
         self.where = describe(dsn)
         self.timeout = timeout
+        #: How many statements were sent, those that begin and end transactions included.
+        self.round_trips = 0
         self._dsn = check_dsn(dsn)
         self._connector = Connector(self._dsn, application_name=application_name, timeout=timeout)
         self._max_connections = max_connections
+        self._idle_seconds = idle_seconds
         self._pool: asyncpg.Pool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: set[asyncio.Task[None]] = set()
@@ -226,6 +232,7 @@ class Database:
             self._pool = asyncpg.create_pool(
                 min_size=0,
                 max_size=self._max_connections,
+                max_inactive_connection_lifetime=self._idle_seconds,
                 connect=self._connector.open,
                 connection_class=Connection,
                 # No statement of ours leaves anything behind in a session: nothing to reset, a round trip less.
@@ -308,6 +315,7 @@ class Database:
             asyncpg.ConnectionDoesNotExistError: the connection turned out to be dead.
         """
         began = time.monotonic()
+        self.round_trips += 1
         with Watch(self._connector, connection, self._expire):
             answer = await pending
         # A method of ours, which the types of asyncpg's pool do not tell of.

@@ -1,7 +1,8 @@
 """Many queues and workers at once: read in a few statements and changed in bulk, for who looks after all of a database.
 
 Every function does no harm when it is called twice or by two at a time: each change names what it expects to find, and
-what is different by then is left alone. It never decides what should be; that is the caller's part.
+what is different by then is left alone. What somebody else has locked is left to the next call: one row must not hold
+up the others. It never decides what should be; that is the caller's part.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pgqrs import rows
-from pgqrs.models import MAX_COUNT, QueueCounts
+import asyncpg
+
+from pgqrs import errors, rows
+from pgqrs.models import MAX_COUNT, QueueCounts, QueueRetention, Timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from datetime import timedelta
 
     from pgqrs.database import Database
     from pgqrs.models import QueueInfo, QueuePolicy, WorkerId, WorkerInfo
@@ -40,6 +44,8 @@ class FleetWorker:
     silent: bool
     #: It is older than half of that.
     stale: bool
+    #: Its process knows nothing of pods, and the pod's sidecar took the row over.
+    adopted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,9 @@ class FleetCounts:
     """Numbers of one queue."""
 
     messages: QueueCounts = field(default_factory=QueueCounts)
+    #: For how long the oldest ready message has been ready, and since when; None where there is none.
+    oldest: timedelta | None = None
+    oldest_since: Timestamp | None = None
     ready: int = 0
     suspended: int = 0
     stopped: int = 0
@@ -69,6 +78,8 @@ class QueueDeclaration:
     owner: str
     #: The owner that the row had when this was decided; another one by then wins.
     previous_owner: str | None = None
+    #: How long what is over is kept; None leaves what the row says.
+    retention: QueueRetention | None = None
 
 
 async def observe(
@@ -100,6 +111,7 @@ async def observe(
                 owner=row["owner"],
                 silent=bool(row["silent"]),
                 stale=bool(row["stale"]),
+                adopted=row["adopted"],
             )
             for row in alive
         ),
@@ -118,6 +130,8 @@ async def counts(db: Database, queues: Collection[str]) -> dict[str, FleetCounts
         crew = workers.get(name)
         found[name] = FleetCounts(
             messages=rows.counts(row),
+            oldest=row["oldest"],
+            oldest_since=None if row["oldest_since"] is None else Timestamp.of(row["oldest_since"]),
             ready=crew["ready"] if crew else 0,
             suspended=crew["suspended"] if crew else 0,
             stopped=crew["stopped"] if crew else 0,
@@ -125,10 +139,15 @@ async def counts(db: Database, queues: Collection[str]) -> dict[str, FleetCounts
     return found
 
 
-async def declare(db: Database, declarations: Sequence[QueueDeclaration]) -> None:
-    """Create the queues that are missing, and set policy and owner of those that are there."""
+async def declare(db: Database, declarations: Sequence[QueueDeclaration]) -> set[str]:
+    """Create the queues that are missing, and set policy, retention and owner of those that are there.
+
+    Returns:
+        The names of those that were written; a row that has another owner by now is kept as it is.
+    """
     if not declarations:
-        return
+        return set()
+    kept = [d.retention or QueueRetention() for d in declarations]
     columns = [
         [d.name for d in declarations],
         [d.policy.paused for d in declarations],
@@ -136,10 +155,20 @@ async def declare(db: Database, declarations: Sequence[QueueDeclaration]) -> Non
         [d.policy.read_limit for d in declarations],
         [d.policy.heartbeat_timeout for d in declarations],
         [d.owner for d in declarations],
+        [one.archived for one in kept],
+        [one.dead for one in kept],
+        [one.workers for one in kept],
+        [d.policy.backoff.first for d in declarations],
+        [d.policy.backoff.factor for d in declarations],
+        [d.policy.backoff.most for d in declarations],
+        [d.policy.backoff.jitter for d in declarations],
     ]
+    owners = [d.previous_owner for d in declarations]
+    retains = [d.retention is not None for d in declarations]
     async with db.transaction() as transaction:
-        await transaction.fetch("fleet.declare", *columns, [d.previous_owner for d in declarations])
-        await transaction.fetch("fleet.create", *columns)
+        changed = await transaction.fetch("fleet.declare", *columns, owners, retains)
+        created = await transaction.fetch("fleet.create", *columns)
+    return {row["queue_name"] for row in (*changed, *created)}
 
 
 async def disown(db: Database, owners: Mapping[str, str]) -> None:
@@ -153,15 +182,19 @@ async def disown(db: Database, owners: Mapping[str, str]) -> None:
         await db.fetch("fleet.disown", list(owners.keys()), list(owners.values()))
 
 
-async def interrupt(db: Database, owners: Mapping[WorkerId, str]) -> None:
+async def interrupt(db: Database, owners: Mapping[WorkerId, str]) -> set[WorkerId]:
     """Give workers no more messages; what they hold is finished. Workers of a pod that ends are left alone.
 
     Args:
         db: where.
         owners: by the worker's id who holds it back.
+
+    Returns:
+        Those that were changed.
     """
-    if owners:
-        await db.fetch("fleet.interrupt", list(owners.keys()), list(owners.values()))
+    if not owners:
+        return set()
+    return {row["id"] for row in await db.fetch("fleet.interrupt", list(owners.keys()), list(owners.values()))}
 
 
 async def suspend(db: Database, worker_ids: Collection[WorkerId]) -> None:
@@ -169,14 +202,28 @@ async def suspend(db: Database, worker_ids: Collection[WorkerId]) -> None:
     if not worker_ids:
         return
     async with db.transaction() as transaction:
-        await transaction.fetch("fleet.lock", list(worker_ids))
-        await transaction.fetch("fleet.suspend", list(worker_ids))
+        locked = [row["id"] for row in await transaction.fetch("fleet.lock", list(worker_ids))]
+        await transaction.fetch("fleet.suspend", locked)
 
 
-async def resume(db: Database, worker_ids: Collection[WorkerId]) -> None:
-    """Let workers work again, and let go of them; those of a pod that ends are left alone."""
-    if worker_ids:
-        await db.fetch("fleet.resume", list(worker_ids))
+async def resume(db: Database, worker_ids: Collection[WorkerId]) -> set[WorkerId]:
+    """Let workers work again, and let go of them; those of a pod that ends are left alone.
+
+    Returns:
+        Those that were changed.
+    """
+    if not worker_ids:
+        return set()
+    return {row["id"] for row in await db.fetch("fleet.resume", list(worker_ids))}
+
+
+async def stop(db: Database, worker_ids: Collection[WorkerId], *, reason: str) -> dict[WorkerId, int]:
+    """Stop those of these workers that are not stopped.
+
+    Returns:
+        How many messages each stopped worker held.
+    """
+    return await _stop_if(db, "fleet.lock_live", worker_ids, reason)
 
 
 async def stop_silent(db: Database, worker_ids: Collection[WorkerId], *, reason: str) -> dict[WorkerId, int]:
@@ -195,6 +242,16 @@ async def stop_idle(db: Database, worker_ids: Collection[WorkerId], *, reason: s
         How many messages each stopped worker held, which is none.
     """
     return await _stop_if(db, "fleet.lock_idle", worker_ids, reason)
+
+
+def names_no_database(error: BaseException) -> bool:
+    """Tell whether an error says that the server runs and that there is no such database."""
+    return isinstance(error, errors.DatabaseError) and isinstance(error.__cause__, asyncpg.InvalidCatalogNameError)
+
+
+async def has_no_queues(db: Database) -> bool:
+    """Tell whether there is no table of queues, so that nothing of any queue can be left."""
+    return "pgqrs_queues" not in {row["name"] for row in await db.fetch("schema.tables", db.schema)}
 
 
 async def _stop_if(db: Database, condition: str, worker_ids: Collection[WorkerId], reason: str) -> dict[WorkerId, int]:

@@ -44,7 +44,7 @@ class Failure:
     """A message whose handler raised."""
 
     message_id: MessageId
-    #: Seconds until it is tried again, or None for never.
+    #: Seconds until it is tried again, infinity for never, None for the queue's own back-off.
     delay: float | None
     reason: str
 

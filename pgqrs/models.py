@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NewType
 
+from pgqrs.backoff import Backoff
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -140,13 +142,15 @@ class QueuePolicy:
     #: A message that was leased this often and comes back is dead-lettered.
     read_limit: int = 5
     heartbeat_timeout: timedelta = timedelta(seconds=60)
+    #: When what a handler of `Consumer.run` failed on is tried again, unless the run has a back-off of its own.
+    backoff: Backoff = field(default_factory=Backoff)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueRetention:
     """How long a queue keeps what is over; None keeps it for ever. Removed by whoever runs the reaping.
 
-    Apart from the policy, because a resource that declares the policy says nothing of it.
+    Apart from the policy, because a resource that declares the policy need not say anything of it.
 
     Example:
         ```python

@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgqrs import lifecycle, rows
-from pgqrs.models import WorkerStatus
+from pgqrs.models import WorkerId, WorkerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import datetime
 
     from pgqrs.database import Database
-    from pgqrs.models import WorkerId, WorkerInfo
+    from pgqrs.models import PodIdentity, WorkerInfo
 
 #: What PostgreSQL's bigint can hold; an id comes from another process and may be anything.
 _MAX_ID = 2**63 - 1
+#: What the kernel takes as a host name; the kubelet cuts the pod's name there.
+_MAX_HOSTNAME = 63
 _STATUS = {status.value: status for status in WorkerStatus}
 
 
@@ -27,6 +29,15 @@ class Pulse(NamedTuple):
     heartbeat_at: datetime | None
     #: Messages that it holds.
     leased: int
+
+
+class Adopted(NamedTuple):
+    """Rows that processes of a pod registered without knowing of pods."""
+
+    #: Those that live and were taken over, now or before.
+    ids: frozenset[WorkerId]
+    #: Those that may be this pod's or that of another pod of the same name.
+    ambiguous: frozenset[WorkerId]
 
 
 async def beat(db: Database, pod_uid: str, *, silent: Collection[int] = ()) -> dict[WorkerId, Pulse]:
@@ -44,6 +55,31 @@ async def beat(db: Database, pod_uid: str, *, silent: Collection[int] = ()) -> d
 async def live(db: Database, pod_uid: str) -> list[WorkerInfo]:
     """Give the rows of the pod that are not stopped, with what they hold; nothing is changed."""
     return [rows.worker(row) for row in await db.fetch("pods.live", pod_uid)]
+
+
+async def adopt(db: Database, pod: PodIdentity, *, seconds: float) -> Adopted:
+    """Make the rows that unmodified apps in this pod registered the pod's own.
+
+    Such an app calls itself by the host name that it sees (`POD`, or `POD-` and a uuid, which is what upstream's client
+    invents), or by a name that it was given: `POD.NAMESPACE` or `POD.NAMESPACE.CLUSTER`. A port may follow, but not
+    after an invented one. The names of the others are free again afterwards, and their rows go on as `NAME#ID`.
+
+    Args:
+        db: where.
+        pod: whose rows.
+        seconds: since when the pod is known to be there. What was registered before that and before the pod's own first
+            row is left alone.
+    """
+    own = ".".join(filter(None, (pod.name, pod.namespace, pod.cluster)))
+    seen = pod.name[:_MAX_HOSTNAME].rstrip("-.")
+    hostnames = [pod.name, seen, f"{pod.name}.{pod.namespace}", own]
+    found = await db.fetch(
+        "pods.adopt", pod.uid, pod.name, pod.namespace, pod.cluster, hostnames, own, seen, float(seconds)
+    )
+    return Adopted(
+        ids=frozenset(WorkerId(row["id"]) for row in found if not row["ambiguous"]),
+        ambiguous=frozenset(WorkerId(row["id"]) for row in found if row["ambiguous"]),
+    )
 
 
 async def begin_termination(db: Database, pod_uid: str) -> list[WorkerInfo]:

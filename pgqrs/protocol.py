@@ -51,7 +51,7 @@ def decode(line: bytes) -> dict[str, Any]:
     """
     try:
         message = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         text = "A line of the session is not JSON; both sides must speak pgqrs session protocol 1."
         raise SessionError(text) from error
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):

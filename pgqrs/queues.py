@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pgqrs import arguments, errors, names, rows
+from pgqrs.backoff import Backoff
 from pgqrs.models import MAX_COUNT, QueueCounts, QueuePolicy, QueueRetention
 
 if TYPE_CHECKING:
@@ -135,18 +136,28 @@ async def purge(db: Database, name: str, *, archive: bool = False) -> int:
     return removed
 
 
-async def delete(db: Database, name: str) -> None:
+async def delete(db: Database, name: str, *, seen: QueueInfo | None = None) -> None:
     """Remove a queue with its workers and its archived messages. No live message is ever removed.
 
     A long history goes in slices, each a transaction of its own; where that is cut short, calling again goes on.
 
+    Args:
+        db: where.
+        name: the queue's name.
+        seen: the row as it was when this was decided; where it has another id or another owner by now, it stays.
+
     Raises:
         QueueNotEmptyError: there are live messages.
-        QueueNotFoundError: there is none of this name.
+        QueueNotFoundError: there is none of this name, or it is not the one that was seen any more.
         ValidationError: no queue can have this name.
         DatabaseUnavailableError: somebody else keeps the table busy; try again.
     """
     found = await get(db, name)
+    other = errors.QueueNotFoundError(
+        f"Queue {name!r} is gone or another one by now; somebody else changed it at the same moment. Look at it again."
+    )
+    if not _is_same(seen, found.id, found.owner):
+        raise other
     while len(await db.fetch("queues.delete_history", found.id, _HISTORY_SLICE)) == _HISTORY_SLICE:
         if await db.fetch_value("queues.live_messages", found.id):
             break
@@ -154,10 +165,10 @@ async def delete(db: Database, name: str) -> None:
         # Whoever sends waits behind us meanwhile, so we give up soon.
         await transaction.fetch("queues.short_wait")
         await transaction.fetch("queues.close_messages")
-        queue_id = await transaction.fetch_value("queues.lock", name)
-        if queue_id is None:
-            message = f"There is no queue {name!r} any more; somebody else deleted it at the same moment."
-            raise errors.QueueNotFoundError(message)
+        row = await transaction.fetch_row("queues.lock", name)
+        if row is None or not _is_same(seen, row["id"], row["owner"]):
+            raise other
+        queue_id = row["id"]
         live = await transaction.fetch_value("queues.live_messages", queue_id)
         if live:
             message = f"Queue {name!r} has {live} live message(s); wait until they are handled, or purge it first."
@@ -165,6 +176,10 @@ async def delete(db: Database, name: str) -> None:
         await transaction.fetch("queues.delete_history", queue_id, None)
         await transaction.fetch("queues.delete_workers", queue_id)
         await transaction.fetch("queues.delete", queue_id)
+
+
+def _is_same(seen: QueueInfo | None, queue_id: int, owner: str | None) -> bool:
+    return seen is None or (seen.id, seen.owner) == (queue_id, owner)
 
 
 def _policy_arguments(policy: QueuePolicy) -> tuple[object, ...]:
@@ -179,7 +194,17 @@ def _policy_arguments(policy: QueuePolicy) -> tuple[object, ...]:
         )
         raise errors.ValidationError(message)
     arguments.whole_number("read_limit", policy.read_limit, most=_MAX_READ_LIMIT)
-    return policy.paused, policy.lease_duration, policy.read_limit, policy.heartbeat_timeout
+    backoff = arguments.instance("backoff", policy.backoff, Backoff)
+    return (
+        policy.paused,
+        policy.lease_duration,
+        policy.read_limit,
+        policy.heartbeat_timeout,
+        backoff.first,
+        backoff.factor,
+        backoff.most,
+        backoff.jitter,
+    )
 
 
 def _retention_arguments(retention: QueueRetention) -> tuple[timedelta | None, ...]:

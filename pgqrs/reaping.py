@@ -16,7 +16,7 @@ from pgqrs import arguments, errors, lifecycle, queues
 from pgqrs.models import WorkerId
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import timedelta
 
     from pgqrs.database import Database
@@ -29,6 +29,10 @@ _WORKERS_BATCH = 100
 #: messages.
 _REFERRED_BATCH = 10
 _SILENT = "silent for longer than the heartbeat timeout"
+
+
+#: Batches of one kind that one pass over many queues removes; the next pass goes on.
+_PASS_BATCHES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,28 @@ async def reap(db: Database, *, queue: str | None = None) -> Reaped:
     )
 
 
+async def exhausted_of(db: Database, names: Collection[str]) -> int:
+    """Make dead letters of exhausted messages of these queues, 20,000 at most; see `exhausted_messages`."""
+    return await _pass(db, "reaping.exhausted", list(names), _BATCH)
+
+
+async def archived_of(db: Database, names: Collection[str]) -> int:
+    """Remove archived messages that these queues keep no longer, 20,000 at most; see `archived_messages`."""
+    return await _pass(db, "reaping.archived", list(names), None, _BATCH)
+
+
+async def dead_letters_of(db: Database, names: Collection[str]) -> int:
+    """Remove dead letters that these queues keep no longer, 20,000 at most; see `archived_messages`."""
+    return await _pass(db, "reaping.dead", list(names), None, _BATCH)
+
+
+async def stopped_workers_of(db: Database, names: Collection[str]) -> int:
+    """Remove stopped workers that these queues keep no longer, 20,000 at most; see `stopped_workers`."""
+    referred = await messages_refer_to_workers(db)
+    batch = _REFERRED_BATCH if referred else _BATCH
+    return await _pass(db, "reaping.workers", list(names), None, batch, referred)
+
+
 async def archived_messages(db: Database, *, queue: str | None = None, older_than: timedelta | None = None) -> int:
     """Remove messages that were archived longer ago than this; dead letters stay.
 
@@ -106,7 +132,7 @@ async def stopped_workers(db: Database, *, queue: str | None = None, older_than:
     await _check(db, queue, older_than)
     referred = await messages_refer_to_workers(db)
     batch = _REFERRED_BATCH if referred else _BATCH
-    return await _repeat(db, "reaping.workers", queue, older_than, batch, referred)
+    return await _repeat(db, "reaping.workers", _only(queue), older_than, batch, referred)
 
 
 async def messages_refer_to_workers(db: Database) -> bool:
@@ -154,7 +180,7 @@ async def silent_workers(db: Database, *, queue: str | None = None) -> dict[Work
     stopped: dict[WorkerId, int] = {}
     while True:
         async with db.transaction() as transaction:
-            ids = [row["id"] for row in await transaction.fetch("reaping.lock_silent", queue, _WORKERS_BATCH)]
+            ids = [row["id"] for row in await transaction.fetch("reaping.lock_silent", _only(queue), _WORKERS_BATCH)]
             if not ids:
                 return stopped
             await transaction.fetch("workers.stop", ids, _SILENT)
@@ -175,12 +201,12 @@ async def exhausted_messages(db: Database, *, queue: str | None = None) -> int:
         QueueNotFoundError: there is no such queue.
     """
     await _check(db, queue)
-    return await _repeat(db, "reaping.exhausted", queue, _BATCH)
+    return await _repeat(db, "reaping.exhausted", _only(queue), _BATCH)
 
 
 async def _remove(db: Database, statement: str, queue: str | None, older_than: timedelta | None) -> int:
     await _check(db, queue, older_than)
-    return await _repeat(db, statement, queue, older_than, _BATCH)
+    return await _repeat(db, statement, _only(queue), older_than, _BATCH)
 
 
 async def _repeat(db: Database, statement: str, *args: object) -> int:
@@ -188,6 +214,20 @@ async def _repeat(db: Database, statement: str, *args: object) -> int:
     while found := await db.fetch(statement, *args):
         total += len(found)
     return total
+
+
+async def _pass(db: Database, statement: str, *args: object) -> int:
+    total = 0
+    for _ in range(_PASS_BATCHES):
+        found = await db.fetch(statement, *args)
+        total += len(found)
+        if not found:
+            break
+    return total
+
+
+def _only(queue: str | None) -> list[str] | None:
+    return None if queue is None else [queue]
 
 
 async def _check(db: Database, queue: str | None, older_than: timedelta | None = None) -> None:

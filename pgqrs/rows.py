@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from pgqrs.backoff import Backoff
 from pgqrs.models import (
     MAX_COUNT,
     DeadLetterInfo,
@@ -72,6 +73,12 @@ def queue(row: Record) -> QueueInfo:
             lease_duration=row["lease_duration"],
             read_limit=row["read_limit"],
             heartbeat_timeout=row["heartbeat_timeout"],
+            backoff=Backoff(
+                first=row["backoff_first"],
+                factor=row["backoff_factor"],
+                most=row["backoff_most"],
+                jitter=row["backoff_jitter"],
+            ),
         ),
         owner=row["owner"],
         retention=QueueRetention(

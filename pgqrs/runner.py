@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,7 +58,8 @@ class Options:
     archive: bool
     #: Seconds; None for the queue's own.
     lease: float | None
-    backoff: Backoff
+    #: None for the queue's own.
+    backoff: Backoff | None
 
 
 class Runner:
@@ -275,16 +277,22 @@ class Runner:
         self._announce()
         self._measures.failed += len(messages)
         reason = payloads.printable(_describe(error))
+        backoff = self._options.backoff
         for message in messages:
-            delay: float | None = self._options.backoff.seconds(message.read_ct)
+            delay = backoff.seconds(message.read_ct) if backoff else None
             if isinstance(error, errors.DeadLetter):
-                delay = None
+                delay = math.inf
             elif isinstance(after := getattr(error, "after", None), timedelta) and isinstance(error, errors.Retry):
                 delay = min(after, arguments.MAX_DURATION).total_seconds()
             self._leases.fail([Failure(message.id, delay, reason)])
             logger.warning(
                 "handler failed",
-                extra={"message_id": message.id, "attempt": message.read_ct, "retry_seconds": delay},
+                # Null: never, or when the queue says.
+                extra={
+                    "message_id": message.id,
+                    "attempt": message.read_ct,
+                    "retry_seconds": None if delay == math.inf else delay,
+                },
                 exc_info=None if isinstance(error, errors.Verdict) else error,
             )
 
@@ -338,7 +346,7 @@ class Runner:
         messages, unreadable = rows.messages(found, self._worker_id, self._codec.loads)
         self._buffer.extend(messages)
         if unreadable:
-            self._leases.fail([Failure(message_id, None, reason) for message_id, reason in unreadable.items()])
+            self._leases.fail([Failure(message_id, math.inf, reason) for message_id, reason in unreadable.items()])
         if messages:
             leased_at = found[0]["vt"] - timedelta(seconds=found[0]["lease_seconds"])
             for row in found[1:]:

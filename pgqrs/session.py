@@ -172,8 +172,7 @@ class SidecarSession:
             if welcome["type"] != protocol.WELCOME:
                 message = f"The sidecar answered {welcome['type']!r} instead of a welcome."
                 raise errors.SessionError(message)
-            self.worker_id = WorkerId(int(welcome["worker_id"]))
-            self.name = str(welcome["name"])
+            self._take(welcome)
         except BaseException:
             writer.close()
             raise
@@ -182,6 +181,13 @@ class SidecarSession:
         if self._drained:
             self.send_drained()
         return reader
+
+    def _take(self, welcome: dict[str, Any]) -> None:
+        try:
+            self.worker_id, self.name = WorkerId(int(welcome["worker_id"])), str(welcome["name"])
+        except (KeyError, TypeError, ValueError) as error:
+            message = "The sidecar's welcome names no worker; sidecar and library must be of versions that fit."
+            raise errors.SessionError(message) from error
 
     async def _run(self, reader: asyncio.StreamReader) -> None:
         """Answer the sidecar until the session is closed; come back after a sidecar that was restarted."""

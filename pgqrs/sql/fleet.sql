@@ -11,7 +11,7 @@ WHERE q.queue_name = ANY($1::text[])
 
 -- name: workers
 -- Everything alive of these queues, under these names, or of these pods; who is how late by the server's own clock.
-SELECT {worker_columns}, {leased}, w.owner, q.queue_name,
+SELECT {worker_columns}, {leased}, w.owner, w.adopted, q.queue_name,
        w.heartbeat_at < now() - coalesce(q.heartbeat_timeout, interval '60 seconds') AS silent,
        w.heartbeat_at < now() - coalesce(q.heartbeat_timeout, interval '60 seconds') / 2 AS stale
 FROM {schema}.pgqrs_workers w LEFT JOIN {schema}.pgqrs_queues q ON q.id = w.queue_id
@@ -21,9 +21,19 @@ WHERE w.status <> 'stopped'
 ORDER BY w.id
 
 -- name: message_counts
--- $1 names, $2 the most that is counted of each.
-SELECT q.queue_name, ready.ready, later.delayed, later.leased, dead.dead
-FROM {schema}.pgqrs_queues q, {live_counts}
+-- $1 names, $2 the most that is counted of each. `oldest_since`: since when the oldest ready message has been ready; one that
+-- was released is as old as it was before. What somebody wrote by hand may be `-infinity`, which is no moment to show.
+SELECT q.queue_name, ready.ready, later.delayed, later.leased, dead.dead,
+       head.since AS oldest_since, now() - head.since AS oldest
+FROM {schema}.pgqrs_queues q, {live_counts}, LATERAL (
+    SELECT (
+        SELECT CASE WHEN m.vt >= '1970-01-01 00:00Z'::timestamptz THEN least(greatest(m.vt, m.enqueued_at), now()) END
+        FROM {schema}.pgqrs_messages m
+        WHERE m.queue_id = q.id AND m.archived_at IS NULL AND m.vt <= now()
+        ORDER BY m.vt, m.enqueued_at, m.id
+        LIMIT 1
+    ) AS since
+) head
 WHERE q.queue_name = ANY($1::text[])
 
 -- name: worker_counts
@@ -36,40 +46,71 @@ WHERE q.queue_name = ANY($1::text[])
 GROUP BY q.queue_name
 
 -- name: create
-INSERT INTO {schema}.pgqrs_queues (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, owner)
-SELECT d.queue_name, d.paused, d.lease_duration, d.read_limit, d.heartbeat_timeout, d.owner
-FROM unnest($1::text[], $2::boolean[], $3::interval[], $4::int[], $5::interval[], $6::text[])
-    AS d (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, owner)
+-- In the order of names, so that two that create the same queues do not wait for each other crosswise.
+INSERT INTO {schema}.pgqrs_queues
+    (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, owner, archive_retention, dead_retention, worker_retention,
+     backoff_first, backoff_factor, backoff_most, backoff_jitter)
+SELECT d.queue_name, d.paused, d.lease_duration, d.read_limit, d.heartbeat_timeout, d.owner, d.archived, d.dead, d.workers,
+       d.first, d.factor, d.most, d.jitter
+FROM unnest($1::text[], $2::boolean[], $3::interval[], $4::int[], $5::interval[], $6::text[], $7::interval[], $8::interval[],
+            $9::interval[], $10::interval[], $11::float8[], $12::interval[], $13::float8[])
+    AS d (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, owner, archived, dead, workers, first, factor, most,
+          jitter)
+ORDER BY d.queue_name
 ON CONFLICT (queue_name) DO NOTHING
+RETURNING queue_name
 
 -- name: declare
 -- Only where the owner still is who it was when this was decided: two that decide at once never take a row from each other.
+-- What somebody else has locked is left to the next time, here and below: one row must not hold up the others, and two that
+-- want the same rows never wait for each other. $15: whether the declaration says what is kept; else the row's own stays.
+WITH declared AS MATERIALIZED (
+    SELECT d.*
+    FROM unnest($1::text[], $2::boolean[], $3::interval[], $4::int[], $5::interval[], $6::text[], $7::interval[],
+                $8::interval[], $9::interval[], $10::interval[], $11::float8[], $12::interval[], $13::float8[], $14::text[],
+                $15::boolean[])
+        AS d (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, owner, archived, dead, workers, first, factor, most,
+              jitter, previous_owner, retains)
+), target AS MATERIALIZED (
+    SELECT q.id FROM {schema}.pgqrs_queues q JOIN declared d ON d.queue_name = q.queue_name
+    WHERE q.owner IS NOT DISTINCT FROM d.previous_owner
+    FOR NO KEY UPDATE OF q SKIP LOCKED
+)
 UPDATE {schema}.pgqrs_queues q
 SET paused = d.paused, lease_duration = d.lease_duration, read_limit = d.read_limit,
-    heartbeat_timeout = d.heartbeat_timeout, owner = d.owner
-FROM unnest($1::text[], $2::boolean[], $3::interval[], $4::int[], $5::interval[], $6::text[], $7::text[])
-    AS d (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, owner, previous_owner)
-WHERE q.queue_name = d.queue_name AND q.owner IS NOT DISTINCT FROM d.previous_owner
+    heartbeat_timeout = d.heartbeat_timeout, owner = d.owner, backoff_first = d.first, backoff_factor = d.factor,
+    backoff_most = d.most, backoff_jitter = d.jitter,
+    archive_retention = CASE WHEN d.retains THEN d.archived ELSE q.archive_retention END,
+    dead_retention = CASE WHEN d.retains THEN d.dead ELSE q.dead_retention END,
+    worker_retention = CASE WHEN d.retains THEN d.workers ELSE q.worker_retention END
+FROM target, declared d
+WHERE q.id = target.id AND q.queue_name = d.queue_name
+RETURNING q.queue_name
 
 -- name: disown
-UPDATE {schema}.pgqrs_queues q SET owner = NULL
-FROM unnest($1::text[], $2::text[]) AS d (queue_name, owner)
-WHERE q.queue_name = d.queue_name AND q.owner = d.owner
+WITH given_up AS MATERIALIZED (
+    SELECT d.* FROM unnest($1::text[], $2::text[]) AS d (queue_name, owner)
+), target AS MATERIALIZED (
+    SELECT q.id FROM {schema}.pgqrs_queues q JOIN given_up d ON d.queue_name = q.queue_name AND d.owner = q.owner
+    FOR NO KEY UPDATE OF q SKIP LOCKED
+)
+UPDATE {schema}.pgqrs_queues q SET owner = NULL FROM target WHERE q.id = target.id
 
 -- name: interrupt
--- $2: who holds these workers back, so that the same one lets them go again. Locked in the order of ids, against deadlocks.
+-- $2: who holds these workers back, so that the same one lets them go again.
 WITH target AS MATERIALIZED (
     SELECT w.id FROM {schema}.pgqrs_workers w
     WHERE w.id = ANY($1::bigint[]) AND w.status IN ('ready', 'polling') AND NOT w.terminating
-    ORDER BY w.id FOR NO KEY UPDATE
+    FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE {schema}.pgqrs_workers w SET status = 'interrupted', owner = d.owner
 FROM target, unnest($1::bigint[], $2::text[]) AS d (id, owner)
 WHERE w.id = target.id AND d.id = target.id
+RETURNING w.id
 
 -- name: lock
 -- The same lock that a dequeue takes on its worker: while it is held, no message is handed to these workers.
-SELECT w.id FROM {schema}.pgqrs_workers w WHERE w.id = ANY($1::bigint[]) ORDER BY w.id FOR NO KEY UPDATE
+SELECT w.id FROM {schema}.pgqrs_workers w WHERE w.id = ANY($1::bigint[]) FOR NO KEY UPDATE SKIP LOCKED
 
 -- name: suspend
 -- After `lock` in the same transaction, as a statement of its own, whose snapshot holds every lease that was given before.
@@ -81,24 +122,30 @@ WHERE w.id = ANY($1::bigint[]) AND w.status = 'interrupted' AND NOT w.terminatin
 WITH target AS MATERIALIZED (
     SELECT w.id FROM {schema}.pgqrs_workers w
     WHERE w.id = ANY($1::bigint[]) AND w.status <> 'stopped' AND NOT w.terminating
-    ORDER BY w.id FOR NO KEY UPDATE
+    FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE {schema}.pgqrs_workers w
 SET status = CASE WHEN w.status IN ('suspended', 'interrupted') THEN 'ready' ELSE w.status END, owner = NULL
 FROM target WHERE w.id = target.id
+RETURNING w.id
+
+-- name: lock_live
+SELECT w.id FROM {schema}.pgqrs_workers w
+WHERE w.id = ANY($1::bigint[]) AND w.status <> 'stopped'
+FOR UPDATE SKIP LOCKED
 
 -- name: lock_silent
--- Those that still are silent; a heartbeat that came in the meantime saves its worker.
+-- Those that still are silent; a heartbeat that came in the meantime, or comes at this moment, saves its worker.
 SELECT w.id FROM {schema}.pgqrs_workers w
 WHERE w.id = ANY($1::bigint[]) AND w.status <> 'stopped'
   AND w.heartbeat_at < now() - (
       SELECT q.heartbeat_timeout FROM {schema}.pgqrs_queues q WHERE q.id = w.queue_id
   )
-ORDER BY w.id FOR NO KEY UPDATE
+FOR UPDATE SKIP LOCKED
 
 -- name: lock_idle
 -- Those that hold nothing and are given nothing any more.
 SELECT w.id FROM {schema}.pgqrs_workers w
 WHERE w.id = ANY($1::bigint[]) AND w.status IN ('interrupted', 'suspended')
   AND NOT EXISTS (SELECT FROM {schema}.pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.archived_at IS NULL)
-ORDER BY w.id FOR NO KEY UPDATE
+FOR UPDATE SKIP LOCKED

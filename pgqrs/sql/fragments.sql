@@ -10,7 +10,15 @@ w.pod_uid, w.pod_name, w.pod_namespace, w.cluster, w.container, w.terminating, w
 -- name: queue_columns
 -- The columns of a queue as every statement here returns them.
 q.id, q.queue_name, q.created_at, q.paused, q.lease_duration, q.read_limit, q.heartbeat_timeout, q.owner,
-q.archive_retention, q.dead_retention, q.worker_retention
+q.archive_retention, q.dead_retention, q.worker_retention,
+{backoff_columns}
+
+-- name: backoff_columns
+-- Whatever somebody wrote into the row by hand is read as the nearest value that is allowed.
+greatest(least(q.backoff_first, interval '36500 days'), interval '0') AS backoff_first,
+greatest(least(q.backoff_factor, 1000000), 1) AS backoff_factor,
+greatest(least(q.backoff_most, interval '36500 days'), interval '0') AS backoff_most,
+greatest(least(q.backoff_jitter, 1), 0) AS backoff_jitter
 
 -- name: telling
 -- Tells consumers of the queue $1 that something without a delay ($3) was sent: once, and only where one waits

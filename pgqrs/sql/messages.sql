@@ -120,7 +120,8 @@ WITH target AS MATERIALIZED (
 {held_answer}
 
 -- name: fail
--- Of each of the messages $2: after how many seconds it is tried again ($3), NULL for never, and why it failed ($4). What was
+-- Of each of the messages $2: after how many seconds it is tried again ($3), infinity for never, NULL for the queue's own
+-- back-off (as `Backoff.seconds` has it; an exponent is cut short before its power is too large), and why it failed ($4). What was
 -- leased as often as the queue allows is not tried again either.
 WITH target AS MATERIALIZED (
     SELECT m.id, failed.delay, failed.reason
@@ -129,15 +130,24 @@ WITH target AS MATERIALIZED (
     WHERE m.id = ANY($2::bigint[]) AND (m.consumer_worker_id = $1 AND m.archived_at IS NULL) IS TRUE
     ORDER BY m.id FOR UPDATE OF m
 ), verdict AS (
-    SELECT target.id, target.delay IS NULL OR m.read_ct >= q.read_limit AS dead
-    FROM target JOIN {schema}.pgqrs_messages m ON m.id = target.id JOIN {schema}.pgqrs_queues q ON q.id = m.queue_id
+    SELECT target.id, target.delay IS NOT DISTINCT FROM 'infinity' OR m.read_ct >= q.read_limit AS dead,
+           coalesce(
+               target.delay,
+               least(
+                   extract(epoch FROM own.backoff_first)::float8
+                       * power(own.backoff_factor, least(m.read_ct - 1, 290 / nullif(log(own.backoff_factor), 0))),
+                   extract(epoch FROM own.backoff_most)::float8
+               ) * (1 - own.backoff_jitter * random())
+           ) AS delay
+    FROM target JOIN {schema}.pgqrs_messages m ON m.id = target.id JOIN {schema}.pgqrs_queues q ON q.id = m.queue_id,
+        LATERAL (SELECT {backoff_columns}) own
 ), done AS (
     UPDATE {schema}.pgqrs_messages m
     SET consumer_worker_id = NULL,
-        vt = CASE WHEN verdict.dead THEN m.vt ELSE now() + make_interval(secs => target.delay) END,
+        vt = CASE WHEN verdict.dead THEN m.vt ELSE now() + make_interval(secs => verdict.delay) END,
         archived_at = CASE WHEN verdict.dead THEN now() END,
         dead_reason = CASE
-            WHEN target.delay IS NULL THEN target.reason
+            WHEN target.delay = 'infinity' THEN target.reason
             WHEN verdict.dead THEN 'failed ' || m.read_ct || ' times, at last with ' || target.reason
             -- A letter that upstream replayed keeps its reason, or its key would come to life beside another one.
             ELSE m.dead_reason

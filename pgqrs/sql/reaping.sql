@@ -1,4 +1,4 @@
--- In each: $1 one queue only, or NULL for all. What somebody else is changing at this moment is left to the next time.
+-- In each: $1 names of queues, or NULL for all. What somebody else is changing at this moment is left to the next time.
 
 -- name: archived
 -- $2 the age from which on archived messages go, or NULL for each queue's own (where that is NULL too, none goes), $3 most
@@ -13,7 +13,7 @@ WITH target AS MATERIALIZED (
         LIMIT $3
         FOR UPDATE OF m SKIP LOCKED
     ) old
-    WHERE $1::text IS NULL OR q.queue_name = $1
+    WHERE $1::text[] IS NULL OR q.queue_name = ANY($1::text[])
     LIMIT $3
 )
 DELETE FROM {schema}.pgqrs_messages m WHERE m.id = {chosen} RETURNING m.id
@@ -30,7 +30,7 @@ WITH target AS MATERIALIZED (
         LIMIT $3
         FOR UPDATE OF m SKIP LOCKED
     ) old
-    WHERE $1::text IS NULL OR q.queue_name = $1
+    WHERE $1::text[] IS NULL OR q.queue_name = ANY($1::text[])
     LIMIT $3
 )
 DELETE FROM {schema}.pgqrs_messages m WHERE m.id = {chosen} RETURNING m.id
@@ -40,7 +40,7 @@ DELETE FROM {schema}.pgqrs_messages m WHERE m.id = {chosen} RETURNING m.id
 -- unless $4 says that foreign keys forbid it; those that a run of an upstream workflow refers to stay.
 WITH target AS MATERIALIZED (
     SELECT w.id FROM {schema}.pgqrs_workers w LEFT JOIN {schema}.pgqrs_queues q ON q.id = w.queue_id
-    WHERE w.status = 'stopped' AND ($1::text IS NULL OR q.queue_name = $1)
+    WHERE w.status = 'stopped' AND ($1::text[] IS NULL OR q.queue_name = ANY($1::text[]))
       AND coalesce(w.shutdown_at, w.heartbeat_at, w.started_at) < now() - coalesce($2::interval, q.worker_retention)
       AND NOT EXISTS (SELECT FROM {schema}.pgqrs_workflow_runs r WHERE r.worker_id = w.id)
       AND (NOT $4::boolean
@@ -65,7 +65,7 @@ SELECT EXISTS (
 -- $2 most workers. Whose last heartbeat is older than the queue's heartbeat timeout, by the server's clock; one that beats
 -- at this moment holds its row, and lives.
 SELECT w.id FROM {schema}.pgqrs_workers w LEFT JOIN {schema}.pgqrs_queues q ON q.id = w.queue_id
-WHERE w.status <> 'stopped' AND ($1::text IS NULL OR q.queue_name = $1)
+WHERE w.status <> 'stopped' AND ($1::text[] IS NULL OR q.queue_name = ANY($1::text[]))
   AND w.heartbeat_at < now() - coalesce(q.heartbeat_timeout, interval '60 seconds')
 ORDER BY w.id
 LIMIT $2
@@ -87,10 +87,10 @@ WITH held AS MATERIALIZED (
         ORDER BY m.vt, m.enqueued_at, m.id
         LIMIT 100
     ) head
-    WHERE head.read_ct >= q.read_limit AND ($1::text IS NULL OR q.queue_name = $1)
+    WHERE head.read_ct >= q.read_limit AND ($1::text[] IS NULL OR q.queue_name = ANY($1::text[]))
 ), due AS MATERIALIZED (
     SELECT held.id FROM held JOIN {schema}.pgqrs_queues q ON q.id = held.queue_id
-    WHERE held.vt <= now() AND held.read_ct >= q.read_limit AND ($1::text IS NULL OR q.queue_name = $1)
+    WHERE held.vt <= now() AND held.read_ct >= q.read_limit AND ($1::text[] IS NULL OR q.queue_name = ANY($1::text[]))
     UNION ALL
     SELECT released.id FROM released
     LIMIT $2

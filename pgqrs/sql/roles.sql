@@ -62,9 +62,11 @@ GRANT UPDATE (idle_until) ON {schema}.pgqrs_queues TO {producer}, {consumer};
 
 -- Whoever works registers, beats, pauses and stops itself, its pod, and the dead holder of its name. What that one held is
 -- free again: that is why a producer may write the two columns of a lease. Upstream's clients write the columns `status`
--- and `started_at` when they register, and `queue_id` when they come back under a stopped worker's name.
+-- and `started_at` when they register, and `queue_id` when they come back under a stopped worker's name. A sidecar has the
+-- rights of its app, and writes down whose pod the rows of unmodified processes are.
 GRANT INSERT (name, queue_id, started_at, heartbeat_at, status, pod_uid, pod_name, pod_namespace, cluster, container, owner),
-    UPDATE (name, queue_id, started_at, heartbeat_at, shutdown_at, status, container, terminating, stop_reason, owner)
+    UPDATE (name, queue_id, started_at, heartbeat_at, shutdown_at, status, pod_uid, pod_name, pod_namespace, cluster, container,
+            terminating, adopted, stop_reason, owner)
     ON {schema}.pgqrs_workers TO {producer}, {consumer};
 GRANT UPDATE (consumer_worker_id, vt) ON {schema}.pgqrs_messages TO {producer};
 

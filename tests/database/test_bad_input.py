@@ -59,8 +59,9 @@ POLICIES = (
         pgqrs.QueuePolicy(read_limit=2**31),
         pgqrs.QueuePolicy(read_limit=2.5),  # type: ignore[arg-type]
         pgqrs.QueuePolicy(read_limit=True),
+        pgqrs.QueuePolicy(backoff=5),  # type: ignore[arg-type]
     ],
-    "policy|paused|lease_duration|heartbeat_timeout|read_limit",
+    "policy|paused|lease_duration|heartbeat_timeout|read_limit|backoff",
 )
 RETENTIONS = (
     [

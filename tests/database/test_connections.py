@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 
 import pgqrs
-from pgqrs import connecting
+from pgqrs import connecting, statements, watch
 from pgqrs.database import Database
 from pgqrs_operator import certificates
 from tests.support.pgbouncer import PgBouncer
@@ -147,6 +147,52 @@ async def test_nothing_is_opened_before_the_first_call_and_never_more_than_allow
 
 async def _is(look: Callable[[], Awaitable[object]], wanted: object) -> bool:
     return await look() == wanted
+
+
+async def test_a_connection_that_nobody_uses_is_closed_and_the_used_one_stays(
+    dsn: str, observer: asyncpg.Connection
+) -> None:
+    async def opened() -> list[int]:
+        query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'idle'"
+        return [row["pid"] for row in await observer.fetch(query)]
+
+    async with Database(dsn, application_name="idle", idle_seconds=1.0) as db:
+        async with db.connection(), db.connection():
+            assert len(await opened()) == 2
+
+        async def one_is_left() -> bool:
+            await count(db)
+            return len(await opened()) == 1
+
+        await eventually(one_is_left)
+        await eventually(lambda: _is(opened, []))
+        await count(db)
+        assert len(await opened()) == 1
+
+
+async def test_a_distant_server_is_not_taken_for_one_with_old_plans(dsn: str, proxy: Proxy) -> None:
+    """Every answer takes longer than one that a plan makes slow; the statements are planned once all the same."""
+    proxy.delay = 0.01
+    query = "SELECT prepare_time FROM pg_prepared_statements WHERE statement = $1"
+    async with Database(through(proxy, dsn), max_connections=1) as db:
+        await count(db)
+        async with db.connection() as connection:
+            planned = await connection.fetchval(query, statements.statement("workers.count", "public"))
+        assert planned is not None
+        for _ in range(150):
+            await count(db)
+        async with db.connection() as connection:
+            assert await connection.fetchval(query, statements.statement("workers.count", "public")) == planned
+
+
+async def test_a_new_connection_asks_nothing_about_the_types_of_our_statements(dsn: str) -> None:
+    ours = ("fleet", "fleet_reports", "messages", "notify", "pods", "queues", "reaping", "workers")
+    names = [name for name in statements.names() if name.startswith(tuple(f"{file}." for file in ours))]
+    async with Database(dsn) as db, db.connection() as connection:
+        for name in names:
+            await connection.prepare(statements.statement(name, "public"))
+        query = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE $1"
+        assert await connection.fetchval(query, "%typeinfo%") == 0
 
 
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
@@ -299,7 +345,7 @@ async def test_a_statement_that_really_waits_is_left_in_peace(dsn: str, proxied:
 async def test_a_process_without_a_file_to_spare_does_not_take_its_server_for_dead(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connecting, "SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(watch, "SILENCE_SECONDS", 0.05)
     looks: list[OSError] = []
     look = connecting.Connector.open
 

@@ -154,9 +154,12 @@ async def test_a_sidecar_does_its_job_with_the_rights_of_its_app(crew: Crew) -> 
             worker = await lifecycle.register(database, "emails", hostname=kind, pod=POD)
             assert list(await pods.beat(database, POD.uid)) == [worker.id]
             assert await pods.assign(database, worker.id, pod_uid=POD.uid, queue="emails", container="app")
+            # What an unmodified app in the same pod does.
+            app = await database.fetch_value("workers.insert", POD.name, None, None, None, None, None, None, None)
+            assert await pods.adopt(database, POD, seconds=0) == pods.Adopted(frozenset({app}), frozenset())
             await pods.begin_termination(database, POD.uid)
             await pods.suspend(database, POD.uid)
-            assert await pods.stop(database, POD.uid, reason="ended") == {worker.id: 0}
+            assert await pods.stop(database, POD.uid, reason="ended") == {worker.id: 0, app: 0}
 
 
 async def test_an_observer_counts_and_lists(crew: Crew, admin: pgqrs.Admin) -> None:
@@ -264,7 +267,8 @@ async def test_the_grants_are_exactly_these(crew: Crew) -> None:
             "name queue_id started_at heartbeat_at status cluster pod_namespace pod_name pod_uid container owner"
         ),
         ("pgqrs_workers", "update"): (
-            "name queue_id started_at heartbeat_at shutdown_at status container terminating stop_reason owner"
+            "name queue_id started_at heartbeat_at shutdown_at status cluster pod_namespace pod_name pod_uid container "
+            "terminating adopted stop_reason owner"
         ),
     }
     assert await crew.rights("observer") == reading | {("pgqrs_messages", "select"): about_messages}

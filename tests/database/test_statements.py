@@ -70,7 +70,7 @@ HOT = [
     Hot("messages.renew", (1, IDS, None), {PRIMARY}),
     Hot("messages.give_back", (1, IDS), {PRIMARY}),
     Hot("messages.give_back_others", (1, IDS), {PRIMARY, HELD}),
-    Hot("messages.fail", (1, IDS, [1.0, None, 60.0], ["a", "b", "c"]), {PRIMARY}),
+    Hot("messages.fail", (1, IDS, [1.0, None, float("inf")], ["a", "b", "c"]), {PRIMARY}),
     Hot("queues.counts", ("emails", 101), {HOT_PATH, DEAD, DEAD_SINCE, ARCHIVED}, page=True),
     Hot("queues.live_messages", (1,), {HOT_PATH}),
     Hot("queues.delete_history", (1, 100), {ARCHIVED, PRIMARY}),
@@ -82,8 +82,11 @@ HOT = [
     Hot("dead_letters.replay_matching", ANY_LETTER, {DEAD, PRIMARY}, page=True),
     Hot("dead_letters.replay", (IDS,), {PRIMARY, DEAD}),
     Hot("reaping.archived", (None, DAY, 100), {ARCHIVED, PRIMARY}, page=True),
+    Hot("reaping.archived", (["emails", "letters"], None, 100), {ARCHIVED, PRIMARY}, page=True),
     Hot("reaping.dead", (None, DAY, 100), {DEAD_SINCE, PRIMARY}, page=True),
+    Hot("reaping.dead", (["emails", "letters"], None, 100), {DEAD_SINCE, PRIMARY}, page=True),
     Hot("reaping.exhausted", (None, 100), {HELD, PRIMARY, HOT_PATH}, page=True),
+    Hot("reaping.exhausted", (["emails", "letters"], 100), {HELD, PRIMARY, HOT_PATH}, page=True),
     Hot("reaping.lock_silent", (None, 100), workers="live"),
     Hot("reaping.workers", (None, DAY, 100, False), workers="all"),
     Hot("workers.heartbeat", (1,)),
@@ -92,7 +95,8 @@ HOT = [
     Hot("workers.get", (1,), {HELD}),
     Hot("workers.held", (1,), {HELD}),
     Hot("workers.release_held", ([1, 2],), {HELD, PRIMARY}),
-    Hot("pods.beat", ("u-1", []), {HELD}),
+    Hot("pods.beat", ("u-1", [2]), {HELD}),
+    Hot("pods.adopt", ("u-1", "web-1", "shop", None, ["web-1", "web-1.shop"], "web-1.shop", "web-1", 60.0)),
     Hot("fleet.suspend", ([1, 2],), {HELD}),
     Hot("notify.mark", (1,)),
     Hot("notify.unmark", (1,)),
@@ -104,7 +108,7 @@ HOT = [
 
 #: Those that run so often that PostgreSQL should stop planning them; others it goes on planning while a plan for any
 #: arguments would cost more, so a bad one of that kind is never used.
-MOST_FREQUENT = ("messages.", "notify.", "workers.heartbeat", "pods.beat")
+MOST_FREQUENT = ("messages.", "notify.", "workers.heartbeat", "pods.beat", "pods.adopt")
 
 
 @pytest.fixture

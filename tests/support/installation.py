@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.support.cluster.looking import look
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -96,3 +98,21 @@ class Installation:
     def dsn(self, database: str, *, password: str) -> str:
         """Give the address of a database of the development server, as pods see it."""
         return f"postgresql://pgqrs:{password}@{_DATABASE}.{SYSTEM}.svc:5432/{database}"
+
+    def diagnosis(self) -> str:
+        """Give what is useful after a failure: the nodes, and what the system's own pods did and said."""
+        return look(
+            self.cluster,
+            [
+                ("get", "nodes", "-o", "wide"),
+                ("-n", SYSTEM, "get", "pods", "-o", "wide"),
+                ("-n", SYSTEM, "get", "events", "--sort-by=.lastTimestamp"),
+                *(
+                    (
+                        *("-n", SYSTEM, "logs", "-l", f"app.kubernetes.io/component={part}"),
+                        *("--all-containers", "--prefix", "--tail=60"),
+                    )
+                    for part in ("operator", "injector", "development-postgres")
+                ),
+            ],
+        )

@@ -5,6 +5,13 @@ ALTER TABLE {schema}.pgqrs_queues
     ADD COLUMN read_limit integer NOT NULL DEFAULT 5,
     ADD COLUMN heartbeat_timeout interval NOT NULL DEFAULT '60 seconds',
     ADD COLUMN owner text;
+-- When what a handler failed on is tried again: after the first failure, by what each delay is longer than the one before, the
+-- longest, and the share that chance may take away.
+ALTER TABLE {schema}.pgqrs_queues
+    ADD COLUMN backoff_first interval NOT NULL DEFAULT '1 second',
+    ADD COLUMN backoff_factor double precision NOT NULL DEFAULT 4,
+    ADD COLUMN backoff_most interval NOT NULL DEFAULT '1 hour',
+    ADD COLUMN backoff_jitter double precision NOT NULL DEFAULT 0.5;
 -- Until when a worker may be waiting to be told of a message; NULL most of the time, so sending need not tell anybody.
 ALTER TABLE {schema}.pgqrs_queues ADD COLUMN idle_until timestamptz;
 -- How long what is over is kept; NULL keeps it for ever. Read by whoever runs the reaping.
@@ -15,6 +22,7 @@ ALTER TABLE {schema}.pgqrs_queues
 
 -- Who a worker is. Host and port come out of the name (`HOST:PORT`, and `HOST:PORT#ID` once it was replaced), so that the
 -- identity of the documents and upstream's are one. Nine digits at most: no name that upstream takes may fail here.
+-- `adopted`: its process knows nothing of the pod, and the pod's sidecar looks after it.
 ALTER TABLE {schema}.pgqrs_workers
     ADD COLUMN hostname text GENERATED ALWAYS AS (
         coalesce(substring(name FROM '^(.*):[0-9]{1,9}(?:#[0-9]+)?$'), regexp_replace(name, '#[0-9]+$', ''))
@@ -28,6 +36,7 @@ ALTER TABLE {schema}.pgqrs_workers
     ADD COLUMN pod_uid text,
     ADD COLUMN container text,
     ADD COLUMN terminating boolean NOT NULL DEFAULT false,
+    ADD COLUMN adopted boolean NOT NULL DEFAULT false,
     ADD COLUMN stop_reason text,
     ADD COLUMN owner text;
 
@@ -46,6 +55,10 @@ CREATE INDEX pgqrs_messages_dead_since ON {schema}.pgqrs_messages (queue_id, arc
 CREATE UNIQUE INDEX pgqrs_messages_live_key ON {schema}.pgqrs_messages (queue_id, dedup_key)
     WHERE archived_at IS NULL AND dedup_key IS NOT NULL AND dead_reason IS NULL;
 CREATE INDEX pgqrs_workers_pod ON {schema}.pgqrs_workers (pod_uid, id) WHERE pod_uid IS NOT NULL;
+-- Which rows a pod's unmodified processes made (`pods.adopt`), and whether another pod has its name. By bytes, because
+-- PostgreSQL's order of a language knows no ranges of names that begin alike.
+CREATE INDEX pgqrs_workers_podless ON {schema}.pgqrs_workers (hostname COLLATE "C") WHERE pod_uid IS NULL AND status <> 'stopped';
+CREATE INDEX pgqrs_workers_live_pod_name ON {schema}.pgqrs_workers (pod_name) WHERE pod_uid IS NOT NULL AND status <> 'stopped';
 
 -- Heartbeats are the most frequent writes: with room on the page, and after the post part, they touch no index.
 ALTER TABLE {schema}.pgqrs_workers SET (fillfactor = 50);

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 _CREATE_TIMEOUT = 600.0
 _IMAGE_TIMEOUT = 900.0
 _READY_TIMEOUT = "180s"
+#: Beside other nodes kind keeps pods away from the first one; here every node is one that pods can move to.
+_FOR_PODS_TOO = """\
+kind: InitConfiguration
+nodeRegistration:
+  taints: []
+"""
 
 
 class KindCluster(Client):
@@ -57,11 +63,11 @@ class KindCluster(Client):
                 self._progress.say(f"replacing cluster {self.name}: it is not healthy, or has too few nodes")
                 self._delete()
             self._root.mkdir(parents=True, exist_ok=True)
-            roles = ["control-plane", *["worker"] * (wanted - 1)]
+            first = {"role": "control-plane", "kubeadmConfigPatches": [_FOR_PODS_TOO]}
             configuration = {
                 "kind": "Cluster",
                 "apiVersion": "kind.x-k8s.io/v1alpha4",
-                "nodes": [{"role": role} for role in roles],
+                "nodes": [first, *[{"role": "worker"}] * (wanted - 1)],
             }
             run(
                 ["kind", "create", "cluster", f"--name={self.name}", f"--kubeconfig={self.kubeconfig}", "--config=-"],

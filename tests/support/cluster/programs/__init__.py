@@ -80,6 +80,9 @@ HELM = GoModule("helm", ("helm.sh/helm/v3/cmd/helm",))
 
 PAUSE = GoModule("pause", ("pgqrs.io/tests/programs/pause",))
 
+#: Pods without processes behind them, for `make bench-operator` alone.
+KWOK = GoModule("kwok", ("sigs.k8s.io/kwok/cmd/kwok",))
+
 #: The shortest build first, so that a missing registry is noticed early.
 ALL_MODULES = (PAUSE, ETCD, CONTAINERD, HELM, COREDNS, KUBERNETES)
 
