@@ -18,6 +18,11 @@ def test_delays_grow_by_the_factor_up_to_the_longest() -> None:
     assert backoff.seconds(100_000) == 50
 
 
+def test_the_last_of_many_attempts_is_no_sum_without_end() -> None:
+    assert Backoff(factor=1_000_000, jitter=0).seconds(2**31) == 3600
+    assert Backoff(first=timedelta(), factor=1_000_000, jitter=0).seconds(2**31) == 0
+
+
 def test_chance_takes_away_no_more_than_its_share() -> None:
     backoff = Backoff(first=timedelta(seconds=10), factor=1, jitter=0.25)
     delays = [backoff.seconds(1) for _ in range(2000)]

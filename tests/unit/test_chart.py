@@ -11,6 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from pgqrs_injection import table
+from pgqrs_injection.errors import ConfigurationError
+from pgqrs_injection.settings import Injection
+from pgqrs_injection.sidecar import SidecarDefaults
+
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "pgqrs"
 VALUES_TEXT = (CHART / "values.yaml").read_text(encoding="utf-8")
@@ -83,7 +88,47 @@ def test_patterns_of_the_schema_accept_the_defaults() -> None:
     check(VALUES, SCHEMA, "values")
 
 
+def test_chart_and_code_have_one_default_for_sidecars() -> None:
+    values = VALUES["injector"]["sidecar"]
+    assert set(values) == set(SCHEMA["properties"]["injector"]["properties"]["sidecar"]["properties"])
+    assert SidecarDefaults.from_json(json.dumps(values), source="values.yaml") == SidecarDefaults()
+    injection = Injection(image="i")
+    assert VALUES["injector"]["drainSeconds"] == injection.drain_seconds
+    assert VALUES["injector"]["raiseGracePeriod"] == injection.raise_grace_period
+
+
+def test_schema_and_injector_allow_the_same() -> None:
+    schema = SCHEMA["properties"]["injector"]["properties"]
+    sidecar = schema["sidecar"]["properties"]
+
+    def read(field: str, value: Any) -> SidecarDefaults:
+        return SidecarDefaults.from_json(json.dumps({field: value}), source="values.yaml")
+
+    for field in ("connectionMode", "logLevel"):
+        for value in sidecar[field]["enum"]:
+            read(field, value)
+        with pytest.raises(ConfigurationError, match=str(sidecar[field]["enum"][-1])):
+            read(field, "other")
+    beat = sidecar["heartbeatSeconds"]
+    assert table.HEARTBEAT.allowed.endswith(f"from {beat['minimum']} to {beat['maximum']}")
+    drain = schema["drainSeconds"]
+    assert table.DRAIN.allowed.endswith(f"from {drain['minimum']} to {drain['maximum']}")
+    for name in sidecar["securityContext"]["propertyNames"]["enum"]:
+        read("securityContext", {name: None, "runAsNonRoot": True})
+    with pytest.raises(ConfigurationError):
+        read("securityContext", {"other": 1})
+
+
 @pytest.mark.parametrize("part", ["operator", "sidecar"])
 def test_images_start_from_one_base(part: str) -> None:
     stages = re.findall(r"^FROM (\S+)", (ROOT / "deploy" / "images" / part / "Dockerfile").read_text(), re.MULTILINE)
     assert set(stages) == {"docker.io/library/python:3.11-slim-bookworm"}
+
+
+@pytest.mark.parametrize("part", ["operator", "sidecar"])
+def test_images_get_every_package(part: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = {path.partition("/")[0] for path in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]}
+    recipe = (ROOT / "deploy" / "images" / part / "Dockerfile").read_text(encoding="utf-8")
+    assert packages == set(re.findall(r"^COPY (\w+) \1$", recipe, re.MULTILINE))
+    assert packages <= set((ROOT / ".dockerignore").read_text(encoding="utf-8").replace("!", "").splitlines())

@@ -5,37 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgqrs_operator.injector import pods
-from pgqrs_operator.injector.errors import RefusedError
-from pgqrs_operator.injector.pods import QueueTarget, inject
-from pgqrs_operator.injector.settings import Injection
-
-QUEUE = QueueTarget(queue="emails", secret="pgqrs", key="dsn")
-SETTINGS = Injection(image="example.test/sidecar:1")
-
-
-def pod(*containers: dict[str, Any], annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"generateName": "web-", "labels": {"pgqrs.io/queue": "emails"}}
-    if annotations is not None:
-        metadata["annotations"] = annotations
-    return {
-        "metadata": metadata,
-        "spec": {"containers": list(containers) or [{"name": "app", "image": "app:1"}], **spec},
-    }
-
-
-def environment(container: dict[str, Any]) -> dict[str, Any]:
-    return {variable["name"]: variable.get("value", variable.get("valueFrom")) for variable in container["env"]}
-
-
-def sidecar_of(injected: dict[str, Any]) -> dict[str, Any]:
-    [found] = [c for c in injected["spec"]["initContainers"] if c["name"] == "pgqrs-sidecar"]
-    assert isinstance(found, dict)
-    return found
+from pgqrs_injection.pods import inject
+from pgqrs_injection.settings import Injection, QueueTarget
+from pgqrs_injection.sidecar import SidecarDefaults
+from tests.support.injected import QUEUE, SETTINGS, TOKEN_PLACE, environment, pod, sidecar_of
 
 
 def test_every_app_container_gets_the_whole_environment() -> None:
@@ -92,9 +68,12 @@ def test_the_sidecar_is_a_native_one_without_rights() -> None:
     assert found["PGQRS_CONTAINER"] == "pgqrs-sidecar"
     assert (found["PGQRS_SIDECAR_HTTP_PORT"], found["PGQRS_SIDECAR_SESSION_PORT"]) == ("9190", "9191")
     assert (found["PGQRS_DRAIN_SECONDS"], found["PGQRS_HEARTBEAT_SECONDS"]) == ("25", "5")
+    assert (found["PGQRS_CONNECTION_MODE"], found["PGQRS_LOG_LEVEL"]) == ("persistent", "INFO")
+    assert "PGQRS_START_WITHOUT_DATABASE" not in found
     assert sidecar["startupProbe"]["httpGet"] == {"path": "/started", "port": 9190, "scheme": "HTTP"}
     assert sidecar["startupProbe"]["failureThreshold"] * sidecar["startupProbe"]["periodSeconds"] == 120
-    assert sidecar["livenessProbe"]["httpGet"]["path"] == "/live"
+    # It would drain a pod that goes on; see containers.py.
+    assert "livenessProbe" not in sidecar
     assert sidecar["resources"] == {"requests": {"cpu": "5m", "memory": "48Mi"}, "limits": {"memory": "96Mi"}}
     assert sidecar["securityContext"] == {
         "allowPrivilegeEscalation": False,
@@ -107,12 +86,13 @@ def test_the_sidecar_is_a_native_one_without_rights() -> None:
     }
 
 
-def test_all_hooks_carry_the_token_of_the_pod() -> None:
+def test_every_hook_carries_the_token_and_an_apps_says_whose_it_is() -> None:
     injected = inject(pod({"name": "app"}, {"name": "helper"}), QUEUE, SETTINGS)
     sidecar = sidecar_of(injected)
-    wanted = f"/drain?token={environment(sidecar)['PGQRS_SIDECAR_TOKEN']}"
-    for container in [*injected["spec"]["containers"], sidecar]:
-        assert container["lifecycle"]["preStop"]["httpGet"] == {"path": wanted, "port": 9190, "scheme": "HTTP"}
+    drain = f"/drain?token={environment(sidecar)['PGQRS_SIDECAR_TOKEN']}"
+    found = [c["lifecycle"]["preStop"]["httpGet"] for c in [*injected["spec"]["containers"], sidecar]]
+    assert [hook["path"] for hook in found] == [f"{drain}&container=app", f"{drain}&container=helper", drain]
+    assert {(hook["port"], hook["scheme"]) for hook in found} == {(9190, "HTTP")}
 
 
 def test_two_pods_have_two_tokens() -> None:
@@ -160,67 +140,21 @@ def test_a_token_of_the_author_is_replaced_because_it_would_open_nothing() -> No
     assert found == environment(sidecar_of(injected))["PGQRS_SIDECAR_TOKEN"] != "guessed"
 
 
-def test_a_sidecar_that_the_author_began_is_completed() -> None:
-    begun = {"name": "pgqrs-sidecar", "resources": {"limits": {"memory": "200Mi"}}}
-    injected = inject(pod(initContainers=[begun, {"name": "other"}]), QUEUE, SETTINGS)
-    assert [c["name"] for c in injected["spec"]["initContainers"]] == ["pgqrs-sidecar", "other"]
-    sidecar = sidecar_of(injected)
-    assert sidecar["resources"] == {"limits": {"memory": "200Mi"}}
-    assert sidecar["restartPolicy"] == "Always"
-    assert "PGQRS_DSN" in environment(sidecar)
-
-
-@pytest.mark.parametrize(
-    ("grace", "drain", "wanted"),
-    [
-        (None, None, None),  # 30 s are what Kubernetes gives, and 25 + 5 fit in
-        (30, None, 30),
-        (29, None, 35),
-        (5, None, 35),
-        (None, "60", 70),
-        (65, "60", 65),
-        (64, "60", 70),
-        (3600, "3600", 3610),
-        (10, "3", 10),
-    ],
-)
-def test_the_grace_period_fits_the_drain(grace: int | None, drain: str | None, wanted: int | None) -> None:
-    annotations = {"pgqrs.io/drain-seconds": drain} if drain else None
-    spec = {} if grace is None else {"terminationGracePeriodSeconds": grace}
-    injected = inject(pod(annotations=annotations, **spec), QUEUE, SETTINGS)
-    assert injected["spec"].get("terminationGracePeriodSeconds") == wanted
-    assert environment(sidecar_of(injected))["PGQRS_DRAIN_SECONDS"] == (drain or "25")
-    assert pods.warnings(injected, SETTINGS) == []
-
-
-def test_a_grace_period_that_may_not_be_raised_is_warned_of() -> None:
-    settings = Injection(image="i", raise_grace_period=False)
-    injected = inject(pod(terminationGracePeriodSeconds=10), QUEUE, settings)
-    assert injected["spec"]["terminationGracePeriodSeconds"] == 10
-    [warning] = pods.warnings(injected, settings)
-    assert "terminationGracePeriodSeconds" in warning
-    assert "35" in warning
-    assert len(warning) <= 120  # the API server cuts longer ones
-
-
-@pytest.mark.parametrize("value", ["", "0", "-1", "3601", "1.5", "25s", "ten", "٣", "9" * 5000])
-def test_a_bad_drain_time_is_refused_with_name_value_and_limits(value: str) -> None:
-    with pytest.raises(RefusedError) as caught:
-        inject(pod(annotations={"pgqrs.io/drain-seconds": value}), QUEUE, SETTINGS)
-    assert "pgqrs.io/drain-seconds" in str(caught.value)
-    assert repr(value[:40]) in str(caught.value)
-    assert "1 to 3600" in str(caught.value)
-    assert len(str(caught.value)) < 300
-
-
-def test_the_hosts_network_is_refused() -> None:
-    with pytest.raises(RefusedError, match="hostNetwork"):
-        inject(pod(hostNetwork=True), QUEUE, SETTINGS)
-
-
-def test_a_plain_container_with_the_sidecars_name_is_refused() -> None:
-    with pytest.raises(RefusedError, match="pgqrs-sidecar"):
-        inject(pod({"name": "pgqrs-sidecar"}), QUEUE, SETTINGS)
+def test_the_installation_says_how_sidecars_are() -> None:
+    sidecar = SidecarDefaults(
+        resources={"limits": {"cpu": "1"}},
+        security_context={"runAsNonRoot": True},
+        heartbeat_seconds=9,
+        connection_mode="shortLived",
+        start_without_database=True,
+        log_level="ERROR",
+    )
+    made = sidecar_of(inject(pod(), QUEUE, Injection(image="i", sidecar=sidecar)))
+    assert made["resources"] == {"limits": {"cpu": "1"}}
+    assert made["securityContext"] == {"runAsNonRoot": True}
+    found = environment(made)
+    assert (found["PGQRS_HEARTBEAT_SECONDS"], found["PGQRS_CONNECTION_MODE"]) == ("9", "shortLived")
+    assert (found["PGQRS_START_WITHOUT_DATABASE"], found["PGQRS_LOG_LEVEL"]) == ("true", "ERROR")
 
 
 def test_the_token_is_kept_when_another_webhook_adds_a_container() -> None:
@@ -235,12 +169,15 @@ def test_the_token_is_kept_when_another_webhook_adds_a_container() -> None:
 _names = st.sampled_from(["PGQRS_DSN", "PGQRS_SIDECAR_TOKEN", "PGQRS_HOSTNAME", "PGQRS_CONTAINER", "A", "B"])
 _variables = st.lists(st.builds(lambda n, v: {"name": n, "value": v}, _names, st.text(max_size=3)), max_size=4)
 _hook = {"exec": {"command": ["true"]}}
+_token_mount = {"name": "kube-api-access-abcde", "mountPath": TOKEN_PLACE}
 _containers = st.lists(
     st.fixed_dictionaries(
         {"name": st.sampled_from(["a", "b", "c", "d"])},
         optional={
             "env": _variables,
             "lifecycle": st.sampled_from([None, {}, {"preStop": _hook}, {"postStart": _hook}]),
+            "volumeMounts": st.sampled_from([None, [], [_token_mount]]),
+            "ports": st.sampled_from([None, [{"containerPort": 8080}]]),
         },
     ),
     min_size=1,
@@ -252,17 +189,39 @@ _pods = st.builds(
         *containers, annotations=annotations, initContainers=initial, terminationGracePeriodSeconds=grace
     ),
     _containers,
-    st.sampled_from([None, [], [{"name": "x"}], [{"name": "x", "restartPolicy": "Always"}, {"name": "y"}]]),
+    st.sampled_from(
+        [
+            None,
+            [],
+            [{"name": "x"}],
+            [{"name": "x", "restartPolicy": "Always"}, {"name": "y"}],
+            [{"name": "pgqrs-sidecar", "volumeMounts": [_token_mount]}, {"name": "y"}],
+            [{"name": "pgqrs-sidecar", "env": [{"name": "PGQRS_DRAIN_SECONDS", "value": "50"}]}],
+        ]
+    ),
     st.one_of(st.none(), st.integers(0, 100)),
-    st.sampled_from([None, {}, {"k": "v"}, {"pgqrs.io/drain-seconds": "40"}]),
+    st.one_of(
+        st.none(),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "k": st.just("v"),
+                "pgqrs.io/drain-seconds": st.sampled_from(["1", "40"]),
+                "pgqrs.io/http-port": st.sampled_from(["9190", "9290"]),
+                "pgqrs.io/inject-dsn": st.sampled_from(["true", "false"]),
+                "pgqrs.io/sidecar-memory-limit": st.sampled_from(["64Mi", "none"]),
+            },
+        ),
+    ),
 )
 
 
-@given(_pods)
-def test_twice_is_once_and_the_given_pod_is_not_changed(given_pod: dict[str, Any]) -> None:
+@given(given_pod=_pods, raises=st.booleans())
+def test_twice_is_once_and_the_given_pod_is_not_changed(given_pod: dict[str, Any], *, raises: bool) -> None:
     before = copy.deepcopy(given_pod)
-    once = inject(given_pod, QUEUE, SETTINGS)
+    settings = Injection(image="example.test/sidecar:1", raise_grace_period=raises)
+    once = inject(given_pod, QUEUE, settings)
     assert given_pod == before
-    assert inject(once, QUEUE, SETTINGS) == once
+    assert inject(once, QUEUE, settings) == once
     written = {c["name"] for c in before["spec"]["containers"]}
     assert {c["name"] for c in once["spec"]["containers"]} == written

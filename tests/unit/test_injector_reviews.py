@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
+from pgqrs_injection.settings import Injection, QueueTarget
 from pgqrs_operator.injector import queues, reviews
-from pgqrs_operator.injector.errors import NotAReviewError, RefusedError
-from pgqrs_operator.injector.pods import QueueTarget
-from pgqrs_operator.injector.settings import Injection
+from pgqrs_operator.injector.errors import NotAReviewError, UnknownQueueError
 
 SETTINGS = Injection(image="example.test/sidecar:1")
 
@@ -24,12 +23,12 @@ class Shelf:
 
     async def find(self, namespace: str, name: str) -> QueueTarget:
         if name not in self._names:
-            raise RefusedError(queues.unknown_queue(namespace, name, self._names))
+            raise UnknownQueueError(queues.unknown_queue(namespace, name, self._names))
         return QueueTarget(queue=name, secret="pgqrs", key="dsn")
 
 
 def review(labels: dict[str, str] | None, *, operation: str = "CREATE", kind: str = "Pod", **spec: Any) -> bytes:
-    pod = {"metadata": {"name": "web"}, "spec": {"containers": [{"name": "app"}], **spec}}
+    pod: dict[str, Any] = {"metadata": {"name": "web"}, "spec": {"containers": [{"name": "app"}], **spec}}
     if labels is not None:
         pod["metadata"]["labels"] = labels
     request = {
@@ -43,8 +42,8 @@ def review(labels: dict[str, str] | None, *, operation: str = "CREATE", kind: st
     return json.dumps(body).encode()
 
 
-async def answer(body: bytes, *names: str) -> dict[str, Any]:
-    verdict = await reviews.decide(reviews.parse(body), Shelf(*names), SETTINGS)
+async def answer(body: bytes, *names: str, admit: bool = False) -> dict[str, Any]:
+    verdict = await reviews.decide(reviews.parse(body), Shelf(*names), SETTINGS, admit_unknown_queue=admit)
     assert (verdict.body["apiVersion"], verdict.body["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
     response = verdict.body["response"]
     assert response["uid"] == "u-1"
@@ -63,8 +62,14 @@ async def test_a_labelled_pod_is_patched() -> None:
         "/spec/containers",
         "/spec/initContainers",
         "/spec/terminationGracePeriodSeconds",
+        "/spec/volumes",
     }
-    assert "warnings" not in response
+    [warning] = response["warnings"]
+    assert "raised from 5 to 30" in warning
+
+
+async def test_a_pod_that_fits_is_not_warned_about() -> None:
+    assert "warnings" not in await answer(review({"pgqrs.io/queue": "emails"}), "emails")
 
 
 async def test_an_injected_pod_needs_no_patch() -> None:
@@ -81,6 +86,12 @@ async def test_an_injected_pod_needs_no_patch() -> None:
 @pytest.mark.parametrize("labels", [None, {}, {"app": "web"}])
 async def test_a_pod_without_the_label_is_left_alone(labels: dict[str, str] | None) -> None:
     assert await answer(review(labels)) == {"uid": "u-1", "allowed": True}
+
+
+@pytest.mark.parametrize("containers", [None, []])
+async def test_a_pod_without_containers_is_left_to_the_api_server(containers: list[object] | None) -> None:
+    response = await answer(review({"pgqrs.io/queue": "emails"}, containers=containers), "emails")
+    assert response == {"uid": "u-1", "allowed": True}
 
 
 @pytest.mark.parametrize(("operation", "kind"), [("UPDATE", "Pod"), ("CREATE", "Deployment")])
@@ -113,6 +124,21 @@ async def test_an_unknown_queue_is_refused_and_near_names_are_named(
     assert said in message
 
 
+@pytest.mark.parametrize("asked", ["email", "q" * 63])
+async def test_an_unknown_queue_is_admitted_with_a_warning_where_a_setting_says_so(asked: str) -> None:
+    response = await answer(review({"pgqrs.io/queue": asked}), "emails", admit=True)
+    assert response["allowed"] is True
+    assert "patch" not in response
+    [warning] = response["warnings"]
+    assert warning.startswith(f"pgqrs: started without a sidecar: There is no PgqrsQueue {asked!r}"[:120])
+    assert len(warning) <= 120  # the API server cuts longer ones
+
+
+async def test_admitting_unknown_queues_lets_no_wrong_pod_pass() -> None:
+    response = await answer(review({"pgqrs.io/queue": "emails"}, hostNetwork=True), "emails", admit=True)
+    assert response["allowed"] is False
+
+
 async def test_a_pod_that_cannot_be_injected_is_refused() -> None:
     response = await answer(review({"pgqrs.io/queue": "emails"}, hostNetwork=True), "emails")
     assert response["allowed"] is False
@@ -132,12 +158,33 @@ async def test_a_pod_that_cannot_be_injected_is_refused() -> None:
         review({}).replace(b'"containers"', b'"things"'),
         review({}).replace(b'"uid"', b'"id"'),
         review({}).replace(b'"metadata"', b'"data"'),
+        review({}).replace(b'"shop"', b'"../shop"'),
+        review({}).replace(b'"shop"', b"7"),
         b'{"a":' * 100_000,
     ],
 )
 def test_anything_else_is_no_review(body: bytes) -> None:
     with pytest.raises(NotAReviewError):
         reviews.parse(body)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"initContainers": [{}]},
+        {"initContainers": [None]},
+        {"volumes": [{}]},
+        {"terminationGracePeriodSeconds": "30"},
+        {"containers": [{"name": "app", "env": [{}]}]},
+        {"containers": [{"name": "app", "ports": 5}]},
+        {"nodeSelector": 5},
+        {"affinity": 5},
+        {"os": "linux"},
+    ],
+)
+async def test_a_pod_that_no_api_server_would_send_is_no_review(spec: dict[str, Any]) -> None:
+    with pytest.raises(NotAReviewError):
+        await answer(review({"pgqrs.io/queue": "emails"}, **spec), "emails")
 
 
 def test_a_queue_says_what_a_pod_must_know() -> None:

@@ -180,6 +180,7 @@ def test_every_error_is_in_the_tree_that_the_module_shows() -> None:
 
 def test_sql_stands_in_its_own_folder_only() -> None:
     verbs = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|UPDATE \w+ SET|DELETE FROM|CREATE TABLE)\b")
-    sources = [*_ROOT.glob("pgqrs/**/*.py"), *_ROOT.glob("operator/**/*.py"), *_ROOT.glob("sidecar/**/*.py")]
+    packages = ("pgqrs", "injection", "operator", "sidecar")
+    sources = [path for package in packages for path in _ROOT.glob(f"{package}/**/*.py")]
     assert len(sources) > 20
     assert [str(path) for path in sources if verbs.search(path.read_text())] == []

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgqrs_operator import declarations, pods, verdicts
-from pgqrs_operator.facts import Key
+from pgqrs_operator import declarations, details, handlers, pods, verdicts
+from pgqrs_operator.facts import Key, WorkerReport
+from pgqrs_operator.pace import BUSY_SECONDS, IDLE_SECONDS, Pace
 from pgqrs_operator.settings import Settings, SettingsError
 from pgqrs_operator.store import Store, read_queue, read_worker
 
@@ -69,10 +70,57 @@ def test_a_pod_has_ended_only_where_nothing_of_it_can_run(
     assert pod.injected
 
 
-def test_an_evicted_pod_says_so_without_statuses_of_containers() -> None:
-    body = pod_body(RUNNING, RUNNING, "Failed")
+def test_an_evicted_pod_says_so_with_or_without_statuses_of_containers() -> None:
+    body = pod_body(OOM, RUNNING, "Failed")
+    body["status"]["reason"] = "Evicted"
+    assert pods.read(body).ended == "pod failed: Evicted; container app: OOMKilled (137)"
     body["status"] = {"phase": "Failed", "reason": "Evicted"}
     assert pods.read(body).ended == "pod failed: Evicted"
+
+
+def test_a_pod_that_is_gone_is_told_of_with_what_was_seen_of_its_end() -> None:
+    body = pod_body(OOM, RUNNING)
+    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "x"}
+    assert pods.gone(pods.read(body)) == "pod deleted: container app: OOMKilled (137)"
+    body["status"]["conditions"] = [{**disrupted, "status": "False"}]
+    assert pods.gone(pods.read(body)) == "pod deleted: container app: OOMKilled (137)"
+    body["status"]["conditions"] = [{"type": "Ready", "status": "True"}, disrupted]
+    assert pods.gone(pods.read(body)) == "pod deleted: EvictionByEvictionAPI; container app: OOMKilled (137)"
+    assert pods.gone(pods.read(pod_body(RUNNING, RUNNING))) == pods.gone(None) == "pod deleted"
+    assert all(map(pods.is_gone, (pods.gone(None), pods.gone(pods.read(body)))))
+    assert not pods.is_gone(pods.read(pod_body(OOM, OOM)).ended or "")
+
+
+def _since(second: int) -> dict[str, Any]:
+    return {"state": {"running": {"startedAt": f"2026-01-02T03:04:{second:02}Z"}}}
+
+
+@pytest.mark.parametrize(
+    ("apps", "sidecar", "before"),
+    [
+        pytest.param([{**_since(30), "lastState": OOM["state"]}], _since(1), 25, id="started anew"),
+        pytest.param([{**_since(30), "lastState": OOM["state"]}, _since(20)], _since(1), 15, id="another goes on"),
+        pytest.param([OOM], _since(1), None, id="none runs"),
+        pytest.param([BACKOFF, NEVER_RAN], _since(1), None, id="none runs any more, or yet"),
+    ],
+)
+def test_what_ran_in_containers_that_ended_is_over_but_not_what_others_may_have_begun(
+    apps: list[dict[str, Any]], sidecar: dict[str, Any], before: int | None
+) -> None:
+    body = pod_body(RUNNING, sidecar)
+    body["status"]["containerStatuses"] = [{"name": f"app-{number}", **app} for number, app in enumerate(apps)]
+    restart = pods.read(body).restart
+    assert restart is not None
+    assert restart.reason == "container app-0: OOMKilled (137)"
+    assert restart.before == (None if before is None else datetime(2026, 1, 2, 3, 4, before, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    "app",
+    [RUNNING, _since(30), NEVER_RAN, {"state": {}, "lastState": OOM["state"]}, {**RUNNING, "lastState": OOM["state"]}],
+)
+def test_where_a_container_may_never_have_ended_nothing_is_over(app: dict[str, Any]) -> None:
+    assert pods.read(pod_body(app, RUNNING)).restart is None
 
 
 def worker_body(state: str | None = None, **metadata: Any) -> dict[str, Any]:
@@ -97,13 +145,84 @@ def test_the_mirror_of_a_pod_that_goes_on_stops_nothing_when_it_is_deleted() -> 
 @pytest.mark.parametrize(("age", "over"), [(24, False), (26, True)])
 def test_a_drain_is_over_after_its_time(age: int, *, over: bool) -> None:
     body = worker_body("Stopped", generation=3)
-    since = (NOW - timedelta(seconds=age)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    condition = {"type": "Reconciling", "status": "True", "reason": "Draining", "lastTransitionTime": since}
-    body["status"] = {"conditions": [{**condition, "observedGeneration": 3}]}
+    since = (NOW - timedelta(seconds=age)).isoformat()
+    body["status"] = {"drain": {"generation": 3, "since": since}}
     assert declarations.worker(read_worker(body), None, SETTINGS, now=NOW).drain_over is over
-    # A condition of an older generation speaks of something else.
-    body["status"] = {"conditions": [{**condition, "observedGeneration": 2}]}
+    # The drain of an older generation was another one.
+    body["status"] = {"drain": {"generation": 2, "since": since}}
     assert not declarations.worker(read_worker(body), None, SETTINGS, now=NOW).drain_over
+    # What was said before it began, and when it was deleted, is no drain yet.
+    body["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    condition = {"type": "Reconciling", "status": "True", "reason": "Draining", "observedGeneration": 3}
+    body["status"] = {"conditions": [{**condition, "lastTransitionTime": since}]}
+    assert not declarations.worker(read_worker(body), None, SETTINGS, now=NOW).drain_over
+
+
+@pytest.mark.parametrize("state", ["Stopped", "Suspended"])
+def test_the_beginning_of_a_drain_is_told_once(state: str) -> None:
+    resource = read_worker(worker_body(state, generation=3))
+    verdict, report = verdicts.waiting("Draining", ""), WorkerReport(state="Draining")
+    told = details.worker_details(resource, report, verdict, counted=False, now=NOW)
+    assert ("drain" in told) is (state == "Stopped")
+    if state == "Stopped":
+        again = read_worker({**worker_body(state, generation=3), "status": told})
+        later = NOW + timedelta(hours=1)
+        assert details.worker_details(again, report, verdict, counted=False, now=later)["drain"] == told["drain"]
+        next_one = read_worker({**worker_body(state, generation=4), "status": told})
+        drain = details.worker_details(next_one, report, verdict, counted=False, now=later)["drain"]
+        assert (drain["generation"], drain["since"][11:13]) == (4, "04")
+        over = verdicts.ready("Stopped", "")
+        assert "drain" not in details.worker_details(again, report, over, counted=False, now=later)
+
+
+def test_a_worker_may_not_speak_for_a_pod_of_another_namespace() -> None:
+    pod = pods.read(pod_body(RUNNING, RUNNING))
+    liar = declarations.worker(read_worker(worker_body("Stopped", namespace="evil")), pod, SETTINGS, now=NOW)
+    assert (liar.pod_uid, liar.row_name, liar.mirror) == (None, None, False)
+    assert "namespace 'evil'" in liar.problem
+    own, stand_in = declarations.desired([], [read_worker(worker_body(namespace="evil"))], [pod], SETTINGS).workers
+    assert own.problem
+    assert (stand_in.key, stand_in.pod_uid) == (Key("shop", "web-1"), "u1")
+
+
+def test_what_takes_its_time_is_not_looked_at_all_the_time() -> None:
+    pace, key = Pace(), Key("shop", "emails")
+    draining, endless = verdicts.waiting("Draining", "1"), verdicts.waiting("WaitingForMessages", "7")
+    assert pace.after(0.0, 0.0, {key: verdicts.ready("InSync", "")}) == IDLE_SECONDS
+    assert pace.after(1.0, 0.0, {key: endless}, {}) == BUSY_SECONDS
+    assert pace.after(20.0, 0.0, {key: endless}) == BUSY_SECONDS
+    assert pace.after(40.0, 0.0, {key: endless}) == IDLE_SECONDS
+    # Another thing that is under way is looked at soon.
+    assert pace.after(41.0, 0.0, {key: endless}, {key: draining}) == BUSY_SECONDS
+    assert pace.after(42.0, 0.0, {key: endless}, {}) == BUSY_SECONDS
+    assert pace.after(80.0, 0.0, {key: endless}, {}) == IDLE_SECONDS
+    assert pace.after(81.0, 0.0, {}, {key: verdicts.waiting("WaitingForWorker", "")}) == IDLE_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("took", "idle", "busy"), [(0.1, 5.0, 1.0), (0.5, 10.0, 1.0), (3.0, 20.0, 3.0), (60.0, 20.0, 5.0)]
+)
+def test_what_takes_long_is_looked_at_less_often_but_within_half_a_minute(
+    took: float, idle: float, busy: float
+) -> None:
+    draining = {Key("shop", "emails"): verdicts.waiting("Draining", "1")}
+    assert Pace().after(0.0, took) == idle
+    assert Pace().after(0.0, took, draining) == busy
+
+
+@pytest.mark.parametrize(
+    ("retention", "field"),
+    [
+        ({"archivedMessages": "soon"}, "spec.retention.archivedMessages"),
+        ({"deadLetters": "40000d"}, "spec.retention.deadLetters"),
+        ({"stoppedWorkers": "-1d"}, "spec.retention.stoppedWorkers"),
+    ],
+)
+def test_a_retention_that_is_not_allowed_names_its_field(retention: dict[str, str], field: str) -> None:
+    body = {"kind": "PgqrsQueue", "metadata": {"name": "q", "namespace": "n"}, "spec": {"retention": retention}}
+    desired = declarations.queue(read_queue(body), SETTINGS)
+    assert desired.policy is None
+    assert field in desired.problem
 
 
 def test_an_injected_pod_counts_before_it_has_a_resource() -> None:
@@ -156,6 +275,7 @@ def _merged(target: Any, patch: Any) -> Any:
 
 
 @given(_objects, _objects)
+@settings(deadline=None)
 def test_a_merge_patch_leads_from_the_old_to_the_new(old: dict[str, Any], new: dict[str, Any]) -> None:
     kept = copy.deepcopy(old)
     patch = verdicts.merge_patch(old, new)
@@ -186,6 +306,25 @@ def test_an_older_version_never_replaces_a_newer_one_nor_brings_back_what_is_gon
     assert len(store.queues) == 0
 
 
+def test_what_is_known_already_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store()
+    store.queues.put(_versions(5))
+    monkeypatch.setattr(store.queues, "_read", None)
+    store.queues.replace([_versions(5)], 7)
+    assert [queue.version for queue in store.queues] == [5]
+
+
+def test_what_disappeared_is_remembered_as_it_was_last_shown() -> None:
+    store = Store()
+    body = pod_body(RUNNING, RUNNING)
+    store.pods.put(body)
+    assert store.pods.last("u1") == store.pods.get("u1")
+    handlers.take(store.pods, {"type": "DELETED", "object": pod_body(OOM, RUNNING, resourceVersion="8")}, "Pod")
+    assert store.pods.get("u1") is None
+    assert pods.gone(store.pods.last("u1")) == "pod deleted: container app: OOMKilled (137)"
+    assert store.pods.last("other") is None
+
+
 @pytest.mark.parametrize(
     ("cluster", "watched", "owner", "seen"),
     [
@@ -204,7 +343,9 @@ def test_an_owner_is_respected_unless_it_would_be_seen(
     assert Settings(cluster=cluster, watch_namespace=watched).watches(owner) is seen
 
 
-@pytest.mark.parametrize("name", ["PGQRS_HEALTH_PORT", "PGQRS_LOG_LEVEL", "PGQRS_MANAGE_WEBHOOK"])
+@pytest.mark.parametrize(
+    "name", ["PGQRS_HEALTH_PORT", "PGQRS_LOG_LEVEL", "PGQRS_MANAGE_WEBHOOK", "PGQRS_METRICS_QUEUES"]
+)
 def test_a_setting_that_is_not_allowed_is_named(name: str) -> None:
     with pytest.raises(SettingsError, match=name):
         Settings.from_env({name: "maybe"})

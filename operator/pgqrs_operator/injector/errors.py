@@ -1,30 +1,25 @@
-"""Why the injector does not do what it was asked to.
+"""Why the injector does not do what it was asked to; the other errors are those of `pgqrs_injection.errors`.
 
-InjectorError
-├── ConfigurationError   the environment is wrong: the process ends
-├── NotAReviewError      the request is no AdmissionReview: answered with 400
-├── LookupFailedError    the API server did not tell: answered with 500, the webhook's failurePolicy decides
-└── RefusedError         the pod is wrong: it is refused, and its author reads the message
+InjectionError
+├── ConfigurationError     the environment is wrong: the process ends
+├── RefusedError           the pod is wrong: it is refused, and its author reads the message
+│   └── UnknownQueueError  the label names no queue: refused or, by a setting, admitted as it is
+├── NotAReviewError        the request is no AdmissionReview: answered with 400
+└── LookupFailedError      the API server did not tell: answered with 500, the webhook's failurePolicy decides
 """
 
 from __future__ import annotations
 
-
-class InjectorError(Exception):
-    """The base of all errors of the injector."""
+from pgqrs_injection.errors import InjectionError, RefusedError
 
 
-class ConfigurationError(InjectorError):
-    """A setting is missing or not allowed; the message names it and says what is."""
+class UnknownQueueError(RefusedError):
+    """There is no `PgqrsQueue` of the name that the label gives; the message says which there are."""
 
 
-class NotAReviewError(InjectorError):
+class NotAReviewError(InjectionError):
     """The body of a request is not an `admission.k8s.io/v1` AdmissionReview of a pod."""
 
 
-class LookupFailedError(InjectorError):
+class LookupFailedError(InjectionError):
     """The queue could not be looked up, which says nothing about whether it exists."""
-
-
-class RefusedError(InjectorError):
-    """The pod cannot be injected as it is written; the message is meant for who wrote it."""

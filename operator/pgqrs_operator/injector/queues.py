@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
 from kubernetes.aio.client.api.custom_objects_api import CustomObjectsApi
 from kubernetes.aio.client.exceptions import ApiException
 
-from pgqrs_operator.injector.errors import LookupFailedError, RefusedError
-from pgqrs_operator.injector.pods import QueueTarget
+from pgqrs_injection.settings import QueueTarget
+from pgqrs_operator.injector.errors import LookupFailedError, UnknownQueueError
 from pgqrs_operator.names import GROUP, QUEUE_LABEL, QUEUES, VERSION
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 _NOT_FOUND = 404
 #: Both questions together; the webhook's own limit is 5 s.
 _DEADLINE_SECONDS = 2.0
+#: Names that objects have. The API server asks before it checks the label, and some texts lead a request elsewhere.
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+#: How much of a label is repeated; those that the API server allows have no more characters.
+_SHOWN = 63
 #: More names than these are not looked through for one that was meant.
 _MOST_NAMES = 500
 
@@ -31,7 +36,7 @@ class QueueDirectory(Protocol):
         """Give the queue of this name.
 
         Raises:
-            RefusedError: there is none; the message says what there is.
+            UnknownQueueError: there is none; the message says what there is.
             LookupFailedError: it cannot be known at the moment.
         """
 
@@ -46,7 +51,7 @@ class KubernetesQueues:
         """Give the queue of this name, within 2 s.
 
         Raises:
-            RefusedError: there is none; the message says what there is.
+            UnknownQueueError: there is none; the message says what there is.
             LookupFailedError: the API server did not answer or refused.
         """
         try:
@@ -58,8 +63,7 @@ class KubernetesQueues:
             raise LookupFailedError(message) from error
 
     async def _find(self, namespace: str, name: str) -> QueueTarget:
-        # Without a name the same address would be the list.
-        if name:
+        if _NAME.fullmatch(name):
             try:
                 found: Any = await self._objects.get_namespaced_custom_object(
                     GROUP, VERSION, namespace, QUEUES, name, _request_timeout=_DEADLINE_SECONDS
@@ -73,7 +77,7 @@ class KubernetesQueues:
             GROUP, VERSION, namespace, QUEUES, limit=_MOST_NAMES, _request_timeout=_DEADLINE_SECONDS
         )
         names = [item["metadata"]["name"] for item in listed["items"]]
-        raise RefusedError(unknown_queue(namespace, name, names))
+        raise UnknownQueueError(unknown_queue(namespace, name, names))
 
 
 def target(queue: dict[str, Any]) -> QueueTarget:
@@ -91,6 +95,7 @@ def target(queue: dict[str, Any]) -> QueueTarget:
 
 def unknown_queue(namespace: str, name: str, names: list[str]) -> str:
     """Say that there is no such queue, and which may have been meant."""
+    name = name[:_SHOWN]
     message = f"There is no PgqrsQueue {name!r} in the namespace {namespace}, which the label {QUEUE_LABEL} names."
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     if near:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from pgqrs_injection.errors import ConfigurationError
 from pgqrs_operator.connection import connect
 from pgqrs_operator.injector import reviews
 from pgqrs_operator.injector.certificate import CertificateReader, ServedCertificate
-from pgqrs_operator.injector.errors import ConfigurationError, LookupFailedError, NotAReviewError
+from pgqrs_operator.injector.errors import LookupFailedError, NotAReviewError
+from pgqrs_operator.injector.listening import Listener
 from pgqrs_operator.injector.queues import KubernetesQueues, QueueDirectory
 from pgqrs_operator.injector.settings import Settings
 
@@ -29,31 +31,35 @@ if TYPE_CHECKING:
 
     from kubernetes.aio.client.api_client import ApiClient
 
-    from pgqrs_operator.injector.settings import Injection
-
 _log = logging.getLogger(__name__)
 
 WEBHOOK_PORT = 8443
 HEALTH_PORT = 8080
-_MOST_BYTES = 4 * 1024 * 1024
+#: etcd takes no object of more than 1.5 MiB.
+_MOST_BYTES = 3 * 1024 * 1024
 #: Of a whole request; the webhook's own limit is 5 s.
 _DEADLINE_SECONDS = 4.0
+#: How long a connection to the health port may be idle.
+_KEEP_SECONDS = 60.0
+#: How much of a text that a request brought is logged.
+_LOGGED = 500
 _FIRST_CERTIFICATE_SECONDS = 1.0
 _LATER_CERTIFICATE_SECONDS = 30.0
 #: How long a Service may still send requests to a pod that ends.
 _FAREWELL_SECONDS = 5.0
-_CLOSE_SECONDS = 5.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Webhook:
     """The two web applications, and what they count."""
 
-    def __init__(self, queues: QueueDirectory, settings: Injection, certificate: ServedCertificate) -> None:
+    def __init__(self, queues: QueueDirectory, settings: Settings, certificate: ServedCertificate) -> None:
         self._queues = queues
         self._settings = settings
         self._certificate = certificate
         self._results: Counter[str] = Counter()
+        #: Set once the webhook listens, for which there must be a certificate.
+        self.answers = asyncio.Event()
         #: Set when the process ends soon: it is not ready any more, yet still answers.
         self.ending = asyncio.Event()
 
@@ -72,12 +78,24 @@ class Webhook:
         return application
 
     async def _mutate(self, request: web.Request) -> web.Response:
+        if request.content_type != "application/json":
+            self._results["malformed"] += 1
+            return web.Response(status=415, text="An AdmissionReview comes as application/json.\n")
         try:
             async with asyncio.timeout(_DEADLINE_SECONDS):
                 review = reviews.parse(await request.read())
-                verdict = await reviews.decide(review, self._queues, self._settings)
+                verdict = await reviews.decide(
+                    review,
+                    self._queues,
+                    self._settings.injection,
+                    admit_unknown_queue=self._settings.admit_unknown_queue,
+                )
+        except web.HTTPRequestEntityTooLarge:
+            self._results["malformed"] += 1
+            raise
         except NotAReviewError as error:
             self._results["malformed"] += 1
+            _log.warning("request not understood", extra={"error": str(error), "cause": type(error.__cause__).__name__})
             return web.Response(status=400, text=f"{error}\n")
         except (LookupFailedError, TimeoutError) as error:
             self._results["failed"] += 1
@@ -91,7 +109,7 @@ class Webhook:
                 "result": verdict.result,
                 "namespace": review.namespace,
                 "pod": _pod_name(review),
-                "reason": verdict.reason,
+                "reason": verdict.reason[:_LOGGED],
             },
         )
         return web.Response(body=json.dumps(verdict.body).encode(), content_type="application/json")
@@ -102,7 +120,7 @@ class Webhook:
     async def _readyz(self, _request: web.Request) -> web.Response:
         if self.ending.is_set():
             return web.Response(status=503, text="ending\n")
-        if not self._certificate.loaded.is_set():
+        if not self.answers.is_set():
             return web.Response(status=503, text="no certificate yet\n")
         return web.Response(text="ok\n")
 
@@ -110,7 +128,7 @@ class Webhook:
         lines = ["# TYPE pgqrs_injector_requests_total counter"]
         lines += [
             f'pgqrs_injector_requests_total{{result="{result}"}} {self._results[result]}'
-            for result in ("injected", "ignored", "refused", "failed", "malformed")
+            for result in (*reviews.RESULTS, "failed", "malformed")
         ]
         lines += [
             "# TYPE pgqrs_injector_certificate_expiry_timestamp_seconds gauge",
@@ -121,7 +139,7 @@ class Webhook:
 
 def _pod_name(review: reviews.Request) -> str:
     metadata = (review.pod or {}).get("metadata") or {}
-    return metadata.get("name") or f"{metadata.get('generateName', '')}*"
+    return str(metadata.get("name") or f"{metadata.get('generateName', '')}*")[:_LOGGED]
 
 
 async def serve(
@@ -144,7 +162,7 @@ async def serve(
         later: The pause between two readings of the certificate's Secret, in seconds.
     """
     served = ServedCertificate()
-    webhook = Webhook(KubernetesQueues(client), settings.injection, served)
+    webhook = Webhook(KubernetesQueues(client), settings, served)
     reader = CertificateReader(
         client,
         served,
@@ -153,8 +171,8 @@ async def serve(
         first=_FIRST_CERTIFICATE_SECONDS,
         later=later,
     )
-    health = web.AppRunner(webhook.health(), access_log=None)
-    mutating = web.AppRunner(webhook.webhook(), access_log=None, shutdown_timeout=_CLOSE_SECONDS)
+    health = web.AppRunner(webhook.health(), access_log=None, keepalive_timeout=_KEEP_SECONDS)
+    mutating = Listener(webhook.webhook(), served.context)
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, webhook.ending.set)
@@ -166,8 +184,8 @@ async def serve(
         await web.TCPSite(health, None, health_port).start()
         await asyncio.wait({reading, ended, loaded}, return_when=asyncio.FIRST_COMPLETED)
         if loaded.done():
-            await mutating.setup()
-            await web.TCPSite(mutating, None, webhook_port, ssl_context=served.context).start()
+            await mutating.start(webhook_port)
+            webhook.answers.set()
             _log.info("webhook answers", extra={"port": webhook_port})
             await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
         if reading.done():
@@ -181,7 +199,7 @@ async def serve(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await mutating.cleanup()
+        await mutating.aclose()
         await health.cleanup()
         for number in _SIGNALS:
             loop.remove_signal_handler(number)

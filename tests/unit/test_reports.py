@@ -1,0 +1,184 @@
+"""What is written to resources: what changed, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from pgqrs.fleet import FleetCounts, FleetQueue
+from pgqrs.models import QueueCounts, QueueId, QueueInfo, QueuePolicy, Timestamp
+from pgqrs_operator import verdicts
+from pgqrs_operator.counting import Counts
+from pgqrs_operator.details import queue_details
+from pgqrs_operator.reports import Reporter
+from pgqrs_operator.store import Store
+from pgqrs_operator.verdicts import merge_patch
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pgqrs.database import Database
+    from pgqrs_operator.api import Kubernetes
+    from pgqrs_operator.store import Queue
+
+SINCE = Timestamp.of(datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC))
+ROW = FleetQueue(
+    info=QueueInfo(id=QueueId(7), queue_name="emails", created_at=SINCE, policy=QueuePolicy(), owner="shop/emails")
+)
+IN_SYNC = verdicts.ready("InSync", "Queue 'emails' is as declared.")
+
+
+class Server:
+    """Takes what is written of one `PgqrsQueue`."""
+
+    def __init__(self) -> None:
+        self.body: dict[str, Any] = {
+            "kind": "PgqrsQueue",
+            "metadata": {"name": "emails", "namespace": "shop", "uid": "u1", "resourceVersion": "1", "generation": 1},
+        }
+        self.patches: list[dict[str, Any]] = []
+        self.events: list[str] = []
+
+    async def patch_status(self, _plural: str, _namespace: str, _name: str, patch: dict[str, Any]) -> dict[str, Any]:
+        self.patches.append(patch)
+        version = int(self.body["metadata"]["resourceVersion"]) + 1
+        status = _merged(self.body.get("status", {}), patch)
+        self.body = {
+            **self.body,
+            "metadata": {**self.body["metadata"], "resourceVersion": str(version)},
+            "status": status,
+        }
+        return self.body
+
+    async def create_event(self, _namespace: str, body: dict[str, Any]) -> None:
+        self.events.append(body["reason"])
+
+
+def _merged(old: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    new = dict(old)
+    for key, value in patch.items():
+        if value is None:
+            new.pop(key, None)
+        else:
+            new[key] = _merged(new.get(key) or {}, value) if isinstance(value, dict) else value
+    return new
+
+
+class Desk:
+    """A reporter, its server and its store."""
+
+    def __init__(self) -> None:
+        self.server = Server()
+        self.store = Store()
+        self.store.queues.put(self.server.body)
+        self.reporter = Reporter(cast("Kubernetes", self.server), self.store)
+
+    @property
+    def queue(self) -> Queue:
+        """The resource as the operator knows it."""
+        found = self.store.queues.get("u1")
+        assert found is not None
+        return found
+
+    async def tell(self, verdict: verdicts.Verdict, counts: FleetCounts | None = None) -> list[dict[str, Any]]:
+        """Tell it, and give what was written for that."""
+        before = len(self.server.patches)
+        await self.reporter.tell(self.queue, verdict, queue_details(ROW, counts, verdict))
+        return self.server.patches[before:]
+
+
+def counted(ready: int, **more: Any) -> FleetCounts:
+    return FleetCounts(messages=QueueCounts(ready=ready, leased=2, dead=1), ready=3, suspended=1, **more)
+
+
+async def test_nothing_is_written_where_nothing_changed() -> None:
+    desk = Desk()
+    counts = counted(5, oldest=timedelta(seconds=9), oldest_since=SINCE)
+    assert len(await desk.tell(IN_SYNC, counts)) == 1
+    # The oldest message grows older, which is no change of when it began to wait.
+    assert await desk.tell(IN_SYNC, counted(5, oldest=timedelta(seconds=39), oldest_since=SINCE)) == []
+    assert desk.server.events == ["InSync"]
+
+
+async def test_only_what_changed_is_written() -> None:
+    desk = Desk()
+    await desk.tell(IN_SYNC, counted(5, oldest_since=SINCE))
+    assert await desk.tell(IN_SYNC, counted(6, oldest_since=SINCE)) == [{"messages": {"ready": 6}}]
+    assert await desk.tell(IN_SYNC, counted(0)) == [{"messages": {"ready": 0}, "oldestReadySince": None}]
+    assert desk.server.events == ["InSync"]
+
+
+async def test_an_event_tells_of_a_transition_and_of_nothing_that_passes() -> None:
+    desk = Desk()
+    await desk.tell(verdicts.waiting("Applying", "soon"))
+    assert desk.server.events == []
+    await desk.tell(IN_SYNC)
+    await desk.tell(verdicts.ready("InSync", "said in other words"))
+    await desk.tell(verdicts.stalled("InvalidSpec", "wrong"))
+    await desk.tell(verdicts.waiting("DatabaseUnavailable", "gone"))
+    assert desk.server.events == ["InSync", "InvalidSpec", "DatabaseUnavailable"]
+
+
+def test_numbers_that_are_only_a_lower_bound_say_so() -> None:
+    capped = FleetCounts(messages=QueueCounts(ready=10_000, dead=10_000, capped=("ready", "dead")), oldest_since=SINCE)
+    told = queue_details(ROW, capped, IN_SYNC)
+    assert told["messages"] == {"ready": 10_000, "delayed": 0, "leased": 0, "dead": 10_000, "capped": ["ready", "dead"]}
+    assert told["oldestReadySince"] == "2026-01-02T03:04:05Z"
+    after = queue_details(ROW, counted(7), IN_SYNC)
+    assert merge_patch(told, after)["messages"]["capped"] is None
+    assert "oldestReadySince" not in after
+
+
+async def test_who_scales_by_a_queue_makes_nobody_write_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = iter(range(10))
+
+    async def count(_: object, names: Collection[str]) -> dict[str, FleetCounts]:
+        return {name: counted(next(ready)) for name in names}
+
+    monkeypatch.setattr("pgqrs_operator.counting.fleet.counts", count)
+    monkeypatch.setattr("pgqrs_operator.counting._URGENT_SECONDS", 0.0)
+    counts = Counts(cast("Database", None))
+    assert await counts.refresh(["emails"])
+    for number in (1, 2):
+        assert not await counts.refresh(["emails"], urgent=["emails"])
+        backlog, shown = counts.backlog("emails"), counts.of("emails")
+        assert backlog is not None
+        assert shown is not None
+        assert (backlog.counts.messages.ready, shown.messages.ready) == (number, 0)
+    monkeypatch.setattr("pgqrs_operator.counting._INTERVAL_SECONDS", 0.0)
+    assert await counts.refresh(["emails"])
+    assert counts.of("emails") == counted(3)
+
+
+def test_of_a_row_that_is_somebody_else_s_nothing_is_told() -> None:
+    assert queue_details(ROW, counted(5), verdicts.stalled("Conflict", "not yours")) == {}
+
+
+async def test_one_write_that_fails_keeps_no_other_from_being_made() -> None:
+    desk = Desk()
+    written: list[int] = []
+
+    async def write(number: int) -> None:
+        if number == 1:
+            message = "a defect"
+            raise RuntimeError(message)
+        written.append(number)
+
+    await desk.reporter.together(write(number) for number in range(3))
+    assert written == [0, 2]
+
+
+async def test_writes_that_were_cancelled_before_they_began_leave_nothing_behind() -> None:
+    desk = Desk()
+
+    async def write() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await desk.reporter.together(write() for _ in range(50))
+    gc.collect()
