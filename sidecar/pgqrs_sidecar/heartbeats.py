@@ -32,6 +32,9 @@ class Heartbeats:
         self._silent: set[WorkerId] = set()
         #: When the last heartbeat was sent, by the event loop's clock; None before the first.
         self.last: float | None = None
+        #: How many the database took, one for all rows, and how many it did not.
+        self.sent = 0
+        self.failed = 0
 
     async def run(self) -> None:
         """Beat for ever; while the database does not answer, every interval tries again."""
@@ -43,14 +46,23 @@ class Heartbeats:
             await asyncio.sleep(max(0.0, at - loop.time()))
             self._note_silence(self._sessions.silent)
             try:
-                changes = await self._rows.beat(self._silent)
+                self._sessions.push(await self._rows.beat(self._silent))
             except errors.DatabaseError:
                 # Told once by whoever ran the statement; the next interval is the next attempt.
                 _log.debug("heartbeat failed")
+                self.failed += 1
             else:
                 self.last = loop.time()
-                self._sessions.push(changes)
+                self.sent += 1
+                await self._adopt()
             at = max(at + interval, loop.time())
+
+    async def _adopt(self) -> None:
+        """After the heartbeat, so that what goes wrong here costs none."""
+        try:
+            self._sessions.push(await self._rows.adopt())
+        except errors.DatabaseError:
+            _log.debug("rows of unmodified apps were not looked for")
 
     def _note_silence(self, silent: set[WorkerId]) -> None:
         for worker_id in silent - self._silent:

@@ -21,6 +21,14 @@ class Outage:
 
     def __init__(self) -> None:
         self._since: float | None = None
+        self._answered = False
+
+    @property
+    def up(self) -> bool | None:
+        """Whether the last statement was answered; None before the end of the first one."""
+        if self._since is not None:
+            return False
+        return True if self._answered else None
 
     @property
     def seconds(self) -> float | None:
@@ -37,6 +45,7 @@ class Outage:
                 self._since = asyncio.get_running_loop().time()
                 _log.warning("database trouble begins", extra={"error": str(error)})
             raise
+        self._answered = True
         if self._since is not None:
             _log.info("database trouble is over", extra={"seconds": round(self.seconds or 0.0, 1)})
             self._since = None

@@ -10,70 +10,66 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field, replace
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from pgqrs import errors, lifecycle, pods
-from pgqrs.models import Timestamp, WorkerStatus
+from pgqrs import errors, pods
+from pgqrs_sidecar.book import Book, Ending, Orphan, StateChange
 from pgqrs_sidecar.outage import Backoff
+from pgqrs_sidecar.statements import PodStatements
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
 
     from pgqrs.database import Database
     from pgqrs.models import WorkerId, WorkerInfo
     from pgqrs_sidecar.outage import Outage
     from pgqrs_sidecar.settings import Settings
 
+__all__ = ["ENDED", "PodRows", "StateChange"]
+
 _log = logging.getLogger(__name__)
 
-
-@dataclass(slots=True)
-class _Orphan:
-    """A row from before the sidecar was restarted, whose process may come back."""
-
-    deadline: float
-    #: The last heartbeat that the sidecar knows of; a newer one is the process's own. None: not to be compared.
-    heartbeat_at: Timestamp | None
-
-
-@dataclass(slots=True)
-class _Ending:
-    """A row whose process has ended and that the database does not show as stopped yet."""
-
-    reason: str
-    stopped: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-@dataclass(frozen=True, slots=True)
-class StateChange:
-    """A row whose state somebody else changed."""
-
-    worker_id: WorkerId
-    status: WorkerStatus
+#: Why a row is stopped whose process said goodbye.
+ENDED = "process ended"
+#: How long the pod does without a row after a goodbye, in seconds: a Job's process says it, too, and then the pod ends.
+_AFTER_GOODBYE_SECONDS = 3.0
+#: Upstream's loop looks at its state every 250 ms, and leases by what it saw.
+_UPSTREAM_LOOKS_SECONDS = 0.5
 
 
 class PodRows:
     """All rows of this pod."""
 
     def __init__(self, database: Database, settings: Settings, outage: Outage) -> None:
-        self._database = database
         self._settings = settings
-        self._outage = outage
+        self._book = Book()
+        self._statements = PodStatements(database, settings, outage, self._book)
         #: Set once the pod has a row.
         self.registered = asyncio.Event()
         #: Whether rows were found that an earlier drain of this pod had marked.
         self.terminating = False
-        #: The live rows as the database last showed them.
-        self.seen: dict[WorkerId, WorkerInfo] = {}
-        self._spare: WorkerId | None = None
-        self._held: dict[WorkerId, WorkerStatus] = {}
-        self._orphans: dict[WorkerId, _Orphan] = {}
-        self._ending: dict[WorkerId, _Ending] = {}
+        #: How many messages became free when their workers were stopped, by why these were.
+        self.released: Counter[str] = Counter()
         self._closed = False
+        self._spare_at = 0.0
+        self._making: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        # Statements that return states run one after the other, or an older answer could be taken for the newer one.
-        self._reading = asyncio.Lock()
+
+    @property
+    def seen(self) -> dict[WorkerId, WorkerInfo]:
+        """The live rows as the database last showed them."""
+        return self._book.seen
+
+    @property
+    def made(self) -> bool:
+        """Whether this sidecar found rows of the pod or began to make one, so that there may be some to stop."""
+        return self.registered.is_set() or self._making is not None
+
+    @property
+    def leased(self) -> int:
+        """How many messages the pod's rows held when the database was last read, those of dead processes included."""
+        return sum(info.leased for info in self.seen.values())
 
     # Handing out
 
@@ -85,17 +81,17 @@ class PodRows:
             QueueNotFoundError: there is no such queue.
             DatabaseError: the database does not answer, or refused.
         """
-        async with self._reading:
+        async with self._statements.in_turn():
             self._refuse_if_closed()
             info = None
-            if self._spare is not None and queue == self._settings.queue:
-                with self._outage.watched():
-                    info = await self._assign(self._spare, queue, container)
-                # Where nothing came back somebody stopped the spare row, so it is of no use to anyone.
-                self._spare = None
+            if self._book.spare is not None and queue == self._settings.queue:
+                info = await self._statements.assign(self._book.spare, queue, container)
+                # Where nothing came back somebody stopped it. The pod needs another one then, also if this fails now.
+                self._book.spare = None
+                self._wake.set()
             if info is None:
-                info = await self._register(queue, container)
-            self._hold(info)
+                info = await self._statements.register(queue, container)
+            self._book.hold(info)
             return info
 
     async def take_up(self, worker_id: WorkerId, queue: str, container: str | None) -> WorkerInfo:
@@ -107,36 +103,34 @@ class PodRows:
         """
         # The process is alive, whatever the database says now, and however long the statements before this one take.
         self._postpone(worker_id)
-        async with self._reading:
+        async with self._statements.in_turn():
             self._postpone(worker_id)
-            taken = worker_id in self._held or worker_id in self._ending or worker_id == self._spare
             info = None
-            if not taken:
-                with self._outage.watched():
-                    info = await self._assign(worker_id, queue, container)
+            if not self._book.is_taken(worker_id):
+                info = await self._statements.assign(worker_id, queue, container)
             if info is None:
                 message = f"Worker {worker_id} is stopped or was replaced; register anew to go on working."
                 raise errors.WorkerReplacedError(message)
-            self._orphans.pop(worker_id, None)
-            self._hold(info)
+            self._book.hold(info)
             return info
 
     def _postpone(self, worker_id: WorkerId) -> None:
-        orphan = self._orphans.get(worker_id)
+        orphan = self._book.orphans.get(worker_id)
         if orphan is not None:
             orphan.deadline = self._now() + self._settings.times.rejoin
 
     def release(self, worker_id: WorkerId, reason: str) -> asyncio.Event:
         """Take a row back from a process that has ended; the event is set once the database shows it as stopped."""
-        self._held.pop(worker_id, None)
-        ending = self._ending.setdefault(worker_id, _Ending(reason))
+        self._book.held.pop(worker_id, None)
+        ending = self._book.ending.setdefault(worker_id, Ending(reason))
+        self._spare_at = self._now() + (_AFTER_GOODBYE_SECONDS if reason == ENDED else 0.0)
         self._wake.set()
         return ending.stopped
 
     def lend(self, worker_id: WorkerId) -> None:
         """Let a row be taken up by another connection of the process that has it."""
-        self._held.pop(worker_id, None)
-        self._orphans[worker_id] = _Orphan(self._now() + self._settings.times.rejoin, None)
+        self._book.held.pop(worker_id, None)
+        self._book.orphans[worker_id] = Orphan(self._now() + self._settings.times.rejoin, None)
         self._wake.set()
 
     def close(self) -> None:
@@ -148,125 +142,49 @@ class PodRows:
             message = "The pod is ending; no new worker starts here."
             raise errors.WorkerNotReadyError(message)
 
-    def _hold(self, info: WorkerInfo) -> None:
-        self.seen[info.id] = info
-        self._held[info.id] = _told(info.status)
-
-    async def _assign(self, worker_id: WorkerId, queue: str, container: str | None) -> WorkerInfo | None:
-        return await pods.assign(
-            self._database, worker_id, pod_uid=self._settings.pod.uid, queue=queue, container=container
-        )
-
-    async def _register(self, queue: str, container: str | None) -> WorkerInfo:
-        with self._outage.watched():
-            info = await lifecycle.register(
-                self._database,
-                queue,
-                hostname=self._settings.hostname,
-                pod=replace(self._settings.pod, container=container),
-            )
-        self.seen[info.id] = info
-        _log.info("worker registered", extra={"worker_id": info.id, "worker": info.name, "container": container})
-        return info
-
-    # Watching
+    # Watching. All of these raise DatabaseError where the database does not answer, or refuses.
 
     async def beat(self, silent: Collection[WorkerId]) -> list[StateChange]:
         """Send the heartbeats of the pod's rows, and tell which states changed from outside.
 
-        Rows that this sidecar did not hand out send their own heartbeats: sent for them, a process that nobody watches
-        would look alive for ever.
-
         Args:
             silent: rows whose processes do not answer.
-
-        Raises:
-            DatabaseError: the database does not answer, or refused.
         """
-        async with self._reading:
-            watched = set(self._held)
-            known = dict(self.seen)
-            strangers = {worker_id for worker_id in known if worker_id not in watched and worker_id != self._spare}
-            with self._outage.watched():
-                pulses = await pods.beat(
-                    self._database, self._settings.pod.uid, silent={*silent, *strangers, *self._ending}
-                )
-                if pulses.keys() - known.keys():
-                    # Somebody of the pod registered by itself.
-                    live = await pods.live(self._database, self._settings.pod.uid)
-                else:
-                    live = [_with_pulse(known[worker_id], pulse) for worker_id, pulse in pulses.items()]
-            return self._note(live, watched)
+        changes = await self._statements.beat(silent)
+        if self._book.lacks_spare:
+            # Somebody may have stopped the one that there was.
+            self._wake.set()
+        return changes
+
+    async def adopt(self) -> list[StateChange]:
+        """Look after the rows of unmodified apps that have come since the last time."""
+        async with self._statements.in_turn():
+            fresh = await self._statements.adopt()
+        return await self._statements.read(pods.begin_termination) if fresh and self._closed else []
 
     async def begin_termination(self) -> list[StateChange]:
-        """Mark the pod's rows as ending; see `pods.begin_termination`.
-
-        Raises:
-            DatabaseError: the database does not answer, or refused.
-        """
-        async with self._reading:
-            watched = set(self._held)
-            with self._outage.watched():
-                live = await pods.begin_termination(self._database, self._settings.pod.uid)
-            return self._note(live, watched)
+        """Mark the pod's rows as ending, those of unmodified apps too; see `pods.begin_termination`."""
+        changes = await self.adopt()
+        changes += await self._statements.read(pods.begin_termination)
+        if self._book.adopted:
+            await asyncio.sleep(_UPSTREAM_LOOKS_SECONDS)
+            changes += await self.look()
+        return changes
 
     async def suspend(self) -> list[StateChange]:
-        """Suspend the rows that hold nothing any more; see `pods.suspend`.
-
-        Raises:
-            DatabaseError: the database does not answer, or refused.
-        """
-        async with self._reading:
-            watched = set(self._held)
-            with self._outage.watched():
-                live = await pods.suspend(self._database, self._settings.pod.uid)
-            return self._note(live, watched)
+        """Suspend the rows that hold nothing any more; see `pods.suspend`."""
+        return await self._statements.read(pods.suspend)
 
     async def look(self) -> list[StateChange]:
-        """Read the pod's rows without touching them, and tell which states changed from outside.
-
-        Raises:
-            DatabaseError: the database does not answer, or refused.
-        """
-        async with self._reading:
-            watched = set(self._held)
-            with self._outage.watched():
-                live = await pods.live(self._database, self._settings.pod.uid)
-            return self._note(live, watched)
-
-    @property
-    def leased(self) -> int:
-        """How many messages the pod's rows held when the database was last read, those of dead processes included."""
-        return sum(info.leased for info in self.seen.values())
+        """Read the pod's rows without touching them, and tell which states changed from outside."""
+        return await self._statements.read(pods.live)
 
     async def stop(self, *, reason: str) -> dict[WorkerId, int]:
-        """Stop all rows of the pod and free what they hold.
-
-        Raises:
-            DatabaseError: the database does not answer, or refused.
-        """
-        # The lock keeps a registration that is under way from adding a row afterwards.
-        async with self._reading:
-            with self._outage.watched():
-                return await pods.stop(self._database, self._settings.pod.uid, reason=reason)
-
-    def _note(self, live: Iterable[WorkerInfo], watched: set[WorkerId]) -> list[StateChange]:
-        """Remember what the database showed; only rows held before the statement ran are known to have been in it."""
-        self.seen = {info.id: info for info in live}
-        for worker_id, orphan in list(self._orphans.items()):
-            info = self.seen.get(worker_id)
-            if info is None:
-                del self._orphans[worker_id]
-            elif orphan.heartbeat_at is not None and info.heartbeat_at != orphan.heartbeat_at:
-                # Somebody else sends its heartbeats, so its process lives and has no session on purpose.
-                del self._orphans[worker_id]
-        changes = []
-        for worker_id in watched & self._held.keys():
-            status = _told(self.seen[worker_id].status) if worker_id in self.seen else WorkerStatus.STOPPED
-            if status != self._held[worker_id]:
-                self._held[worker_id] = status
-                changes.append(StateChange(worker_id, status))
-        return changes
+        """Stop all rows of the pod and free what they hold."""
+        async with self._statements.in_turn():
+            released = await self._statements.stop_all(reason)
+        self.released[reason] += sum(released.values())
+        return released
 
     # Bringing about
 
@@ -276,7 +194,7 @@ class PodRows:
         complaint = ""
         while not self.registered.is_set():
             try:
-                await self._adopt()
+                await self._find()
                 await self._keep_spare()
                 self.registered.set()
             except errors.PgqrsError as error:
@@ -291,15 +209,13 @@ class PodRows:
         complaint = ""
         while True:
             self._wake.clear()
-            wait: float | None = None
             try:
                 await self._expire_orphans()
                 await self._stop_ended()
                 await self._keep_spare()
                 backoff.reset()
                 complaint = ""
-                if self._orphans:
-                    wait = max(0.0, min(orphan.deadline for orphan in self._orphans.values()) - self._now())
+                wait = self._until_due()
             except errors.PgqrsError as error:
                 if not isinstance(error, errors.DatabaseError) and str(error) != complaint:
                     complaint = str(error)
@@ -311,61 +227,68 @@ class PodRows:
             except TimeoutError:
                 continue
 
-    async def _adopt(self) -> None:
-        uid = self._settings.pod.uid
-        async with self._reading:
-            with self._outage.watched():
-                # One heartbeat for all, which covers the wait; from then on a newer one is the process's own.
-                await pods.beat(self._database, uid)
-                live = await pods.live(self._database, uid)
-            self.seen = {info.id: info for info in live}
-            self.terminating = any(info.terminating for info in live)
-            deadline = self._now() + self._settings.times.rejoin
-            for info in live:
-                # An app that chose a hostname of its own looks after itself.
-                if info.hostname == self._settings.hostname:
-                    self._orphans[info.id] = _Orphan(deadline, info.heartbeat_at)
-        if self._orphans:
-            _log.info("waiting for processes from before the restart", extra={"worker_ids": sorted(self._orphans)})
+    def _until_due(self) -> float | None:
+        """For how long nothing is to be done unless something happens, in seconds; None is for ever."""
+        moments = [orphan.deadline for orphan in self._book.orphans.values()]
+        if self._book.lacks_spare and not self._closed:
+            moments.append(self._spare_at)
+        return max(0.0, min(moments) - self._now()) if moments else None
+
+    async def _find(self) -> None:
+        async with self._statements.in_turn():
+            live = await self._statements.find()
+        self.terminating = any(info.terminating for info in live)
+        deadline = self._now() + self._settings.times.rejoin
+        for info in live:
+            # An app that chose a hostname of its own looks after itself, and an unmodified one has no session.
+            if info.hostname == self._settings.hostname and info.id not in self._book.adopted:
+                # That heartbeat covers the wait; from then on a newer one is the process's own.
+                self._book.orphans[info.id] = Orphan(deadline, info.heartbeat_at)
+        if self._book.orphans:
+            _log.info("waiting for processes from before the restart", extra={"worker_ids": sorted(self._book.orphans)})
 
     async def _expire_orphans(self) -> None:
-        if not any(orphan.deadline <= self._now() for orphan in self._orphans.values()):
+        orphans = self._book.orphans
+        if not any(orphan.deadline <= self._now() for orphan in orphans.values()):
             return
         # During an outage a living process could not show itself: only a look after its time counts.
         await self.look()
-        for worker_id, orphan in list(self._orphans.items()):
+        for worker_id, orphan in list(orphans.items()):
             if orphan.deadline <= self._now():
-                del self._orphans[worker_id]
-                self._ending[worker_id] = _Ending("process died while its sidecar was restarted")
+                del orphans[worker_id]
+                self._book.ending[worker_id] = Ending("process died while its sidecar was restarted")
 
     async def _stop_ended(self) -> None:
-        for reason in {ending.reason for ending in self._ending.values()}:
-            ids = sorted(worker_id for worker_id, ending in self._ending.items() if ending.reason == reason)
-            with self._outage.watched():
-                released = await lifecycle.stop(self._database, ids, reason=reason)
+        ending = self._book.ending
+        for reason in {one.reason for one in ending.values()}:
+            ids = sorted(worker_id for worker_id, one in ending.items() if one.reason == reason)
+            released = await self._statements.stop(ids, reason)
             for worker_id in ids:
-                self._ending.pop(worker_id).stopped.set()
+                ending.pop(worker_id).stopped.set()
                 self.seen.pop(worker_id, None)
-                _log.info(
-                    "worker stopped",
-                    extra={"worker_id": worker_id, "reason": reason, "released": released.get(worker_id, 0)},
-                )
+                held = released.get(worker_id, 0)
+                self.released[reason] += held
+                _log.info("worker stopped", extra={"worker_id": worker_id, "reason": reason, "released": held})
 
     async def _keep_spare(self) -> None:
-        async with self._reading:
-            if not (self._closed or self._held or self._orphans or self._spare is not None):
-                self._spare = (await self._register(self._settings.queue, None)).id
+        if self._book.lacks_spare and not self._closed and self._spare_at <= self._now():
+            # Not cut off where the pod's end cancels us: the row could come after all of them were stopped, while like
+            # this `stop` waits for it.
+            self._making = asyncio.create_task(self._make_spare(), name="spare row")
+            self._making.add_done_callback(_heard)
+            await asyncio.shield(self._making)
+
+    async def _make_spare(self) -> None:
+        async with self._statements.in_turn():
+            if self._book.lacks_spare and not self._closed:
+                self._book.spare = (await self._statements.register(self._settings.queue, None)).id
 
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
 
 
-def _with_pulse(info: WorkerInfo, pulse: pods.Pulse) -> WorkerInfo:
-    heartbeat_at = None if pulse.heartbeat_at is None else Timestamp.of(pulse.heartbeat_at)
-    return replace(info, status=pulse.status, heartbeat_at=heartbeat_at, leased=pulse.leased)
-
-
-def _told(status: WorkerStatus) -> WorkerStatus:
-    """The state as sessions are told it: `polling` is upstream's way of being ready."""
-    return WorkerStatus.READY if status is WorkerStatus.POLLING else status
+def _heard(task: asyncio.Task[None]) -> None:
+    """Take note of a task's error, which is nobody's concern where nobody waits for the task any more."""
+    if not task.cancelled():
+        task.exception()

@@ -1,6 +1,6 @@
 """The sessions with the app's processes: a connection on loopback is a process, and its end is the process's end.
 
-The page `docs/design/interfaces.md` describes what is said. Nothing is handed out before the token was shown, and no
+The page `docs/session-protocol.md` describes what is said. Nothing is handed out before the token was shown, and no
 process can make the sidecar keep more than one line of it in memory.
 """
 
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import logging
-from dataclasses import dataclass, field
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pgqrs import errors, names, protocol
+from pgqrs import errors, protocol
 from pgqrs.models import WorkerId, WorkerStatus
-from pgqrs_sidecar.outage import Backoff
+from pgqrs_sidecar.book import told
+from pgqrs_sidecar.handshake import Hello, Reception, RefusedError, hear_hello
+from pgqrs_sidecar.rows import ENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from pgqrs.models import WorkerInfo
     from pgqrs_sidecar.rows import PodRows, StateChange
@@ -27,43 +28,25 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: How long a new process waits for the database before it is told to try again, in seconds; less than the library's
-#: own patience with a welcome.
-_WELCOME_SECONDS = 20.0
 #: How long a goodbye waits for the database; afterwards the row is stopped in the background.
 _GOODBYE_SECONDS = 2.0
 #: How long a connection that is being closed may take to send what was written, in seconds.
 _CLOSE_SECONDS = 1.0
-_MAX_CONTAINER_LENGTH = 253
 
 _DIED = "process died"
-_ENDED = "process ended"
 _CUT = "sidecar ended"
-
-
-class _RefusedError(Exception):
-    """The connection is answered with this error and closed."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Hello:
-    """What a process says first, checked."""
-
-    token: str = field(repr=False)
-    queue: str
-    container: str | None
-    pid: int
-    worker_id: WorkerId | None
+_BROKE = "process broke the session protocol"
+#: The same in a word, for those who count.
+_WORDS = {_DIED: "died", ENDED: "goodbye", _CUT: "cut", _BROKE: "protocol"}
+_SUPERSEDED = "superseded"
+#: All ways in which a session ends.
+ENDINGS = (*_WORDS.values(), _SUPERSEDED)
 
 
 class Session:
     """One process that has a row."""
 
-    def __init__(self, worker: WorkerInfo, hello: _Hello, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, worker: WorkerInfo, hello: Hello, writer: asyncio.StreamWriter) -> None:
         self.worker_id = worker.id
         self.name = worker.name
         self.queue = hello.queue
@@ -109,18 +92,28 @@ class SessionServer:
 
     def __init__(self, settings: Settings, rows: PodRows, tasks: Tasks) -> None:
         self._settings = settings
-        self._token = settings.token.encode()
         self._rows = rows
         self._tasks = tasks
+        self._reception = Reception(rows, tasks)
         self._server: asyncio.Server | None = None
         self._connections = 0
         self._sessions: dict[WorkerId, Session] = {}
         self._drain_until: float | None = None
+        #: The drains of single containers that run now, as the container and the end of its time.
+        self._container_drains: list[tuple[str, float]] = []
+        #: How many sessions were opened, ended in which way (`ENDINGS`), and refused with which code of the protocol.
+        self.opened = 0
+        self.ended: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
 
     @property
     def sessions(self) -> list[Session]:
         """The processes that have a row, in the order in which they came."""
         return list(self._sessions.values())
+
+    def of(self, container: str) -> list[Session]:
+        """The processes of one container that have a row."""
+        return [session for session in self._sessions.values() if session.container == container]
 
     @property
     def silent(self) -> set[WorkerId]:
@@ -160,9 +153,24 @@ class SessionServer:
         for session in self._sessions.values():
             self._tell_drain(session)
 
+    @contextlib.contextmanager
+    def draining(self, container: str, seconds: float) -> Iterator[None]:
+        """Tell the processes of a container to finish, and until the block ends also those that come."""
+        drain = (container, asyncio.get_running_loop().time() + seconds)
+        self._container_drains.append(drain)
+        try:
+            for session in self.of(container):
+                self._tell_drain(session)
+            yield
+        finally:
+            self._container_drains.remove(drain)
+
     def _tell_drain(self, session: Session) -> None:
+        ends = [until for container, until in self._container_drains if container == session.container]
         if self._drain_until is not None:
-            left = max(0.0, self._drain_until - asyncio.get_running_loop().time())
+            ends.append(self._drain_until)
+        if ends:
+            left = max(0.0, max(ends) - asyncio.get_running_loop().time())
             session.send(protocol.DRAIN, seconds=round(left, 3))
 
     def stop_accepting(self) -> None:
@@ -187,7 +195,8 @@ class SessionServer:
                 session = await self._welcome(reader, writer)
                 if session is not None:
                     await self._attend(session, reader)
-            except _RefusedError as refusal:
+            except RefusedError as refusal:
+                self.refused[refusal.code] += 1
                 _log.warning("session refused", extra={"code": refusal.code, "reason": str(refusal)})
                 writer.write(protocol.encode(protocol.ERROR, code=refusal.code, message=str(refusal)))
         finally:
@@ -207,16 +216,16 @@ class SessionServer:
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Session | None:
         if self._connections > self._settings.max_sessions:
             message = f"There are {self._settings.max_sessions} sessions already, which is the limit of this sidecar."
-            raise _RefusedError(protocol.UNAVAILABLE, message)
-        hello = await self._hear_hello(reader)
+            raise RefusedError(protocol.UNAVAILABLE, message)
+        hello = await hear_hello(reader, token=self._settings.token, seconds=self._settings.times.hello)
         if hello is None:
             return None
         self._supersede(hello)
-        worker = await self._worker(hello)
+        worker = await self._reception.row_for(hello)
         session = Session(worker, hello, writer)
         self._sessions[worker.id] = session
-        told = WorkerStatus.READY if worker.status is WorkerStatus.POLLING else worker.status
-        session.send(protocol.WELCOME, worker_id=worker.id, name=worker.name, state=told.value)
+        self.opened += 1
+        session.send(protocol.WELCOME, worker_id=worker.id, name=worker.name, state=told(worker.status).value)
         self._tell_drain(session)
         _log.info(
             "session opened",
@@ -230,55 +239,7 @@ class SessionServer:
         )
         return session
 
-    async def _hear_hello(self, reader: asyncio.StreamReader) -> _Hello | None:
-        try:
-            async with asyncio.timeout(self._settings.times.hello):
-                message = await protocol.receive(reader)
-        except TimeoutError as error:
-            text = f"No hello came within {self._settings.times.hello:g} s."
-            raise _RefusedError(protocol.BAD_PROTOCOL, text) from error
-        except OSError:
-            return None
-        except errors.SessionError as error:
-            raise _RefusedError(protocol.BAD_PROTOCOL, str(error)) from error
-        if message is None:
-            # A probe of the port, or a process that ended at once.
-            return None
-        return self._check(message)
-
-    def _check(self, message: dict[str, Any]) -> _Hello:
-        token = message.get("token")
-        # The token comes first: without it nobody learns what else would be wrong.
-        shown = token.encode(errors="backslashreplace") if isinstance(token, str) else b""
-        if not hmac.compare_digest(shown, self._token):
-            text = "The token is not this pod's; it is in PGQRS_SIDECAR_TOKEN."
-            raise _RefusedError(protocol.FORBIDDEN, text)
-        if message["type"] != protocol.HELLO or message.get("protocol") != protocol.VERSION:
-            text = f"A session starts with a hello of protocol {protocol.VERSION}."
-            raise _RefusedError(protocol.BAD_PROTOCOL, text)
-        queue, container = message.get("queue"), message.get("container")
-        pid, worker_id = message.get("pid"), message.get("worker_id")
-        if not (
-            isinstance(queue, str)
-            and (container is None or _is_container(container))
-            and type(pid) is int
-            and (worker_id is None or type(worker_id) is int)
-        ):
-            text = "A hello has queue (text), container (text or null), pid (number) and worker_id (number or null)."
-            raise _RefusedError(protocol.BAD_PROTOCOL, text)
-        try:
-            names.queue_name(queue)
-        except errors.ValidationError as error:
-            raise _RefusedError(protocol.UNKNOWN_QUEUE, str(error)) from error
-        return _Hello(
-            token=self._settings.token,
-            queue=queue,
-            container=container,
-            pid=pid,
-            worker_id=None if worker_id is None else WorkerId(worker_id),
-        )
-
-    def _supersede(self, hello: _Hello) -> None:
+    def _supersede(self, hello: Hello) -> None:
         """Let a process that opens a second connection for its row give up the first one, without losing the row."""
         if hello.worker_id is None:
             return
@@ -288,35 +249,6 @@ class SessionServer:
             del self._sessions[older.worker_id]
             self._rows.lend(older.worker_id)
             older.abort()
-
-    async def _worker(self, hello: _Hello) -> WorkerInfo:
-        """Find the row for a process, and wait a while for a database that does not answer.
-
-        Raises:
-            _RefusedError: there is none for it.
-        """
-        backoff = Backoff(first=0.1, most=1.0)
-        try:
-            async with asyncio.timeout(_WELCOME_SECONDS):
-                await self._rows.registered.wait()
-                while True:
-                    try:
-                        if hello.worker_id is None:
-                            return await self._rows.claim(hello.queue, hello.container)
-                        return await self._rows.take_up(hello.worker_id, hello.queue, hello.container)
-                    except errors.DatabaseUnavailableError:
-                        await asyncio.sleep(backoff.pause())
-        except TimeoutError as error:
-            text = "The database does not answer; try again later."
-            raise _RefusedError(protocol.UNAVAILABLE, text) from error
-        except errors.WorkerReplacedError as error:
-            raise _RefusedError(protocol.REPLACED, str(error)) from error
-        except errors.WorkerNotReadyError as error:
-            raise _RefusedError(protocol.DRAINING, str(error)) from error
-        except errors.QueueNotFoundError as error:
-            raise _RefusedError(protocol.UNKNOWN_QUEUE, str(error)) from error
-        except errors.DatabaseError as error:
-            raise _RefusedError(protocol.UNAVAILABLE, str(error)) from error
 
     async def _attend(self, session: Session, reader: asyncio.StreamReader) -> None:
         """Listen to a process until it ends; however that is, its row is taken back."""
@@ -329,7 +261,7 @@ class SessionServer:
                     case protocol.DRAINED:
                         session.drained = True
                     case protocol.GOODBYE:
-                        reason = _ENDED
+                        reason = ENDED
                         break
                     case _:
                         # A newer library may say more than we know.
@@ -340,11 +272,11 @@ class SessionServer:
             reason = _CUT
             raise
         except errors.SessionError as error:
-            reason = "process broke the session protocol"
-            raise _RefusedError(protocol.BAD_PROTOCOL, str(error)) from error
+            reason = _BROKE
+            raise RefusedError(protocol.BAD_PROTOCOL, str(error)) from error
         finally:
             stopped = self._forget(session, reason)
-        if stopped is not None and reason == _ENDED:
+        if stopped is not None and reason == ENDED:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_GOODBYE_SECONDS):
                     await stopped.wait()
@@ -352,11 +284,9 @@ class SessionServer:
 
     def _forget(self, session: Session, reason: str) -> asyncio.Event | None:
         if session.superseded:
+            self.ended[_SUPERSEDED] += 1
             return None
+        self.ended[_WORDS[reason]] += 1
         del self._sessions[session.worker_id]
         _log.info("session ended", extra={"worker_id": session.worker_id, "reason": reason})
         return self._rows.release(session.worker_id, reason)
-
-
-def _is_container(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= _MAX_CONTAINER_LENGTH and value.isprintable()

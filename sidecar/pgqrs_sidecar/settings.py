@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pgqrs import errors, names
 from pgqrs.database import check_dsn
 from pgqrs.models import PodIdentity
+from pgqrs_injection.names import TOKEN_PLACEHOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _MAX_PORT = 65535
 _MAX_SECONDS = 86400.0
+
+
+class ConnectionMode(StrEnum):
+    """What the sidecar keeps open to PostgreSQL while it has nothing to say."""
+
+    #: One connection.
+    PERSISTENT = "persistent"
+    #: None; each burst of statements opens one. Dearer for both sides, for servers whose connections are few.
+    SHORT_LIVED = "shortLived"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +59,8 @@ class Times:
     rejoin: float = 10.0
     #: How long a new connection may take to say hello.
     hello: float = 5.0
+    #: How long the pod waits for the database at its start, where it may start without.
+    start: float = 10.0
 
 
 _PORTS = Ports()
@@ -68,6 +81,9 @@ class Settings:
     times: Times
     max_sessions: int
     log_level: str
+    connection_mode: ConnectionMode
+    #: Whether the pod counts as started after a while also without a row in the database.
+    start_without_database: bool
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Settings:
@@ -84,13 +100,14 @@ class Settings:
             pong=env.seconds("PGQRS_PONG_SECONDS", _TIMES.pong),
             rejoin=env.seconds("PGQRS_REJOIN_SECONDS", _TIMES.rejoin),
             hello=env.seconds("PGQRS_HELLO_SECONDS", _TIMES.hello),
+            start=env.seconds("PGQRS_START_SECONDS", _TIMES.start),
         )
         if times.pong <= times.ping:
             message = f"PGQRS_PONG_SECONDS is {times.pong:g}; allowed is more than PGQRS_PING_SECONDS ({times.ping:g})."
             raise errors.ConfigurationError(message)
         return cls(
             dsn=env.dsn(),
-            token=env.text("PGQRS_SIDECAR_TOKEN"),
+            token=env.token(),
             schema=env.schema(),
             queue=env.queue(),
             hostname=env.hostname(),
@@ -107,6 +124,10 @@ class Settings:
             times=times,
             max_sessions=env.number("PGQRS_MAX_SESSIONS", 64, least=1, most=10_000),
             log_level=env.choice("PGQRS_LOG_LEVEL", "INFO", _LOG_LEVELS),
+            connection_mode=ConnectionMode(
+                env.choice("PGQRS_CONNECTION_MODE", ConnectionMode.PERSISTENT, tuple(ConnectionMode))
+            ),
+            start_without_database=env.choice("PGQRS_START_WITHOUT_DATABASE", "false", ("true", "false")) == "true",
         )
 
 
@@ -120,6 +141,13 @@ class _Environment:
         value = self._values.get(name, "")
         if not value:
             message = f"{name} is missing; the injector sets it, and without Kubernetes you must."
+            raise errors.ConfigurationError(message)
+        return value
+
+    def token(self) -> str:
+        value = self.text("PGQRS_SIDECAR_TOKEN")
+        if value == TOKEN_PLACEHOLDER:
+            message = "PGQRS_SIDECAR_TOKEN is the placeholder of a rendered manifest; put a random token in its place."
             raise errors.ConfigurationError(message)
         return value
 
@@ -179,8 +207,9 @@ class _Environment:
         return number
 
     def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
-        value = (self._values.get(name) or default).upper()
-        if value not in allowed:
+        value = self._values.get(name) or default
+        found = next((option for option in allowed if option.casefold() == value.casefold()), None)
+        if found is None:
             message = f"{name} is {value!r}; allowed are {', '.join(allowed)}."
             raise errors.ConfigurationError(message)
-        return value
+        return found

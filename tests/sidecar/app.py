@@ -12,6 +12,8 @@ import json
 import os
 import signal
 import sys
+import time
+from typing import Any
 
 import pgqrs
 
@@ -50,9 +52,21 @@ def _fork() -> int:
 async def _consume(consumer: pgqrs.Consumer, handler_seconds: float) -> None:
     async for message in consumer:
         _tell("leased", id=message.id, read_ct=message.read_ct)
+        _misbehave(message.payload)
         await asyncio.sleep(handler_seconds)
         _tell("archived", id=message.id, archived=await consumer.archive(message.id))
     _tell("drained")
+
+
+def _misbehave(payload: Any) -> None:
+    """End as the message says, without a word to anyone, or keep the event loop for so many seconds."""
+    match payload:
+        case {"die": "abort"}:
+            os.abort()
+        case {"die": "exit"}:
+            os._exit(3)
+        case {"hang": seconds}:
+            time.sleep(seconds)
 
 
 async def _run(consumer: pgqrs.Consumer, handler_seconds: float) -> None:

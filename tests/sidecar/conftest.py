@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 import pgqrs
 from tests.sidecar.processes import POD_UID, QUEUE, Pod
+from tests.support.postgres import PostgresServer
+from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 class Observer:
@@ -80,3 +83,39 @@ async def producer(dsn: str, database: Observer) -> AsyncIterator[pgqrs.Producer
     assert database
     async with pgqrs.Producer(dsn, QUEUE, "producer", 1) as producer:
         yield producer
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that this test may stop."""
+    server = PostgresServer()
+    server.create()
+    yield server
+    server.destroy()
+
+
+@pytest.fixture
+async def own_pod(own_postgres: PostgresServer) -> AsyncIterator[Pod]:
+    """A pod on that server."""
+    async with pgqrs.Admin(own_postgres.dsn()) as admin:
+        await admin.install()
+        await admin.create_queue(QUEUE)
+    pod = Pod(own_postgres.dsn())
+    yield pod
+    await pod.destroy()
+
+
+@pytest.fixture
+async def proxy(postgres: PostgresServer) -> AsyncIterator[Proxy]:
+    """Stands between the far pod and its database."""
+    async with Proxy(postgres.port) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def far_pod(dsn: str, database: Observer, proxy: Proxy) -> AsyncIterator[Pod]:
+    """A pod whose database is behind the proxy, with a drain that is short enough to be waited for."""
+    assert database
+    pod = Pod(dsn.replace(f":{urlsplit(dsn).port}/", f":{proxy.port}/"), env={"PGQRS_DRAIN_SECONDS": "2"})
+    yield pod
+    await pod.destroy()

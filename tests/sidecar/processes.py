@@ -35,7 +35,7 @@ _TIMES = {
     "PGQRS_REJOIN_SECONDS": "3",
     "PGQRS_DRAIN_SECONDS": "15",
 }
-_CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[2]
 
 
 async def eventually(look: Callable[[], Awaitable[_Seen]], *, within: float = 10.0) -> _Seen:
@@ -67,7 +67,7 @@ class Process:
             "-m",
             *argv,
             env={"PATH": os.environ["PATH"], **env},
-            cwd=_CHECKOUT,
+            cwd=CHECKOUT,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -7,6 +7,8 @@ import json
 import signal
 from typing import TYPE_CHECKING
 
+import aiohttp
+
 from tests.sidecar.processes import TOKEN, Pod, eventually
 
 if TYPE_CHECKING:
@@ -167,5 +169,24 @@ async def test_a_drain_asks_for_the_token(pod: Pod, database: Observer) -> None:
     await pod.sidecar()
     for token in (None, "", "wrong"):
         assert (await pod.get("/drain", token=token))[0] == 403
+    for header in ("", TOKEN, f"Basic {TOKEN}", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer  {TOKEN}"):
+        assert await _with_header(pod, "/drain", header) == 403
     assert not (await pod.state())["draining"]
     assert (await database.rows())[0]["state"] == "ready"
+
+
+async def test_the_token_may_come_as_a_header(pod: Pod) -> None:
+    await pod.sidecar()
+    assert await _with_header(pod, "/state", f"Bearer {TOKEN}") == 200
+    assert await _with_header(pod, "/state", "Bearer wrong") == 403
+    # A right one is right wherever it stands.
+    assert await _with_header(pod, "/state?token=wrong", f"bearer {TOKEN}") == 200
+    assert await _with_header(pod, f"/state?token={TOKEN}", "Bearer wrong") == 200
+    assert await _with_header(pod, "/drain", f"Bearer {TOKEN}") == 200
+    assert (await pod.state())["drained"]
+
+
+async def _with_header(pod: Pod, path: str, header: str) -> int:
+    url = f"http://127.0.0.1:{pod.http_port}{path}"
+    async with aiohttp.ClientSession() as client, client.get(url, headers={"Authorization": header}) as answer:
+        return answer.status

@@ -6,15 +6,15 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING
 
-import pytest
-
 import pgqrs
 from tests.sidecar.conftest import Observer
 from tests.sidecar.processes import QUEUE, TOKEN, Pod, eventually
-from tests.support.postgres import PASSWORD, PostgresServer, free_port
+from tests.support.postgres import PASSWORD, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    import pytest
+
+    from tests.support.postgres import PostgresServer
 
 
 async def test_a_killed_sidecar_comes_back_and_nothing_is_delivered_twice(
@@ -99,26 +99,6 @@ async def test_a_sidecar_that_finds_a_drain_under_way_goes_on_with_it(pod: Pod, 
 
         await eventually(suspended)
     assert (await pod.state())["draining"]
-
-
-@pytest.fixture
-def own_postgres() -> Iterator[PostgresServer]:
-    """A server that this test may stop."""
-    server = PostgresServer()
-    server.create()
-    yield server
-    server.destroy()
-
-
-@pytest.fixture
-async def own_pod(own_postgres: PostgresServer) -> AsyncIterator[Pod]:
-    """A pod on that server."""
-    async with pgqrs.Admin(own_postgres.dsn()) as admin:
-        await admin.install()
-        await admin.create_queue(QUEUE)
-    pod = Pod(own_postgres.dsn())
-    yield pod
-    await pod.destroy()
 
 
 async def test_a_process_that_dies_while_the_database_is_down_is_not_forgotten(

@@ -6,8 +6,13 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING
 
+import asyncpg
+import pytest
+
 import pgqrs
-from tests.sidecar.processes import HOSTNAME, QUEUE, TOKEN, Pod, eventually
+from pgqrs import pods
+from pgqrs.database import Database
+from tests.sidecar.processes import HOSTNAME, POD_UID, QUEUE, TOKEN, Pod, eventually
 
 if TYPE_CHECKING:
     from tests.sidecar.conftest import Observer
@@ -78,6 +83,107 @@ async def test_no_spare_row_while_another_process_lives(pod: Pod, database: Obse
 
         await eventually(stopped)
         assert [row["id"] for row in await database.rows()] == [one["worker_id"]]
+
+
+async def test_a_spare_row_that_somebody_stops_is_replaced(pod: Pod, database: Observer) -> None:
+    await pod.sidecar()
+    for statement in ("UPDATE pgqrs_workers SET status = 'stopped'", "DELETE FROM pgqrs_workers"):
+        (spare,) = await database.rows()
+        await database.fetch(statement)
+
+        async def replaced(spare: asyncpg.Record = spare) -> bool:
+            return [row["id"] > spare["id"] for row in await database.rows()] == [True]
+
+        await eventually(replaced)
+    (fresh,) = await database.rows()
+    async with pod.session() as session:
+        assert (await session.welcome())["worker_id"] == fresh["id"]
+
+
+async def test_a_process_that_could_not_be_given_a_row_leaves_the_pod_with_one(pod: Pod, database: Observer) -> None:
+    # So far apart that no heartbeat finds it out.
+    await pod.sidecar(PGQRS_HEARTBEAT_SECONDS="600")
+    await database.fetch("UPDATE pgqrs_workers SET status = 'stopped'")
+    await database.fetch("UPDATE pgqrs_queues SET queue_name = 'gone'")
+    async with pod.session() as session:
+        refusal = await session.next()
+        assert refusal is not None
+        assert refusal["code"] == "unknown_queue"
+    await database.fetch("UPDATE pgqrs_queues SET queue_name = $1", QUEUE)
+    await eventually(database.rows)
+
+
+async def test_a_job_that_ends_leaves_one_row(pod: Pod, database: Observer) -> None:
+    sidecar = await pod.sidecar()
+    async with pod.session() as session:
+        await session.welcome()
+        session.send("goodbye")
+        assert await session.next() == {"type": "bye"}
+    # Its container has ended, so the kubelet ends the sidecar.
+    sidecar.signal(signal.SIGTERM)
+    assert await sidecar.ended() == 0
+    assert [row["stop_reason"] for row in await database.rows(live=False)] == ["process ended"]
+
+
+async def test_a_pod_that_goes_on_after_a_goodbye_gets_a_row_again(pod: Pod, database: Observer) -> None:
+    await pod.sidecar()
+    async with pod.session() as session:
+        await session.welcome()
+        session.send("goodbye")
+        assert await session.next() == {"type": "bye"}
+    await eventually(database.rows)
+
+
+async def test_a_row_that_is_being_made_when_the_pod_ends_is_stopped(pod: Pod, database: Observer, dsn: str) -> None:
+    sidecar = await pod.sidecar()
+    # From now on a registration waits in its very last moment, its commit.
+    await database.fetch(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NULL; END'"
+    )
+    await database.fetch(
+        "CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON pgqrs_workers DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION wait()"
+    )
+    blocker = await asyncpg.connect(dsn)
+    try:
+        await blocker.execute("SELECT pg_advisory_lock(7)")
+        async with pod.session() as session:
+            await session.welcome()
+
+        async def commits() -> bool:
+            return bool(await database.fetch("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+
+        await eventually(commits)
+        sidecar.signal(signal.SIGTERM)
+        await sidecar.line(message="the pod ends")
+    finally:
+        await blocker.close()
+    assert await sidecar.ended() == 0
+    assert [row["stop_reason"] for row in await database.rows(live=False)] == ["process died", "pod ended"]
+
+
+@pytest.mark.parametrize(("state", "told"), [("suspended", ["suspended"]), ("stopped", [])])
+async def test_a_heartbeat_that_waited_tells_what_it_waited_for(
+    pod: Pod, database: Observer, dsn: str, state: str, told: list[str]
+) -> None:
+    sidecar = await pod.sidecar()
+    sidecar.signal(signal.SIGKILL)
+    await sidecar.ended()
+    holder = await asyncpg.connect(dsn)
+    try:
+        async with Database(dsn) as db:
+            async with holder.transaction():
+                await holder.execute(f"UPDATE pgqrs_workers SET status = '{state}'")
+                beating = asyncio.create_task(pods.beat(db, POD_UID))
+
+                async def waits() -> bool:
+                    return bool(await database.fetch("SELECT FROM pg_locks WHERE NOT granted"))
+
+                await eventually(waits)
+            assert [pulse.status for pulse in (await beating).values()] == told
+    finally:
+        await holder.close()
 
 
 async def test_goodbye_stops_the_row_and_frees_what_it_held(pod: Pod, database: Observer) -> None:

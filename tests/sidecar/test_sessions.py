@@ -6,11 +6,18 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 
 import pgqrs
 from pgqrs import protocol
-from tests.sidecar.processes import TOKEN, Pod, eventually
+from pgqrs.database import Database
+from pgqrs_sidecar.handshake import Hello, Reception, RefusedError
+from pgqrs_sidecar.outage import Outage
+from pgqrs_sidecar.rows import PodRows
+from pgqrs_sidecar.settings import Settings
+from pgqrs_sidecar.tasks import Tasks
+from tests.sidecar.processes import QUEUE, TOKEN, Pod, eventually
 
 if TYPE_CHECKING:
     from tests.sidecar.conftest import Observer
@@ -60,7 +67,11 @@ async def test_a_queue_that_cannot_exist_is_unknown(pod: Pod) -> None:
     assert await _refusal(pod, queue="a\x00b") == "unknown_queue"
 
 
-@pytest.mark.parametrize("line", [b"GET / HTTP/1.1\r\n", b"[]\n", b'{"type":7}\n', b"\xff\n", b"x" * 70_000 + b"\n"])
+@pytest.mark.parametrize(
+    "line",
+    [b"GET / HTTP/1.1\r\n", b"[]\n", b'{"type":7}\n', b"\xff\n", b"x" * 70_000 + b"\n", b"[" * 60_000 + b"\n"],
+    ids=["http", "no object", "no text", "no utf-8", "long", "deep"],
+)
 async def test_what_is_no_session_is_refused(pod: Pod, line: bytes) -> None:
     await pod.sidecar()
     reader, writer = await asyncio.open_connection("127.0.0.1", pod.session_port)
@@ -70,6 +81,27 @@ async def test_what_is_no_session_is_refused(pod: Pod, line: bytes) -> None:
         assert (answer["type"], answer["code"]) == ("error", "protocol")
     finally:
         writer.close()
+
+
+@pytest.mark.parametrize("welcome", [{}, {"worker_id": None, "name": "a:1"}, {"worker_id": "x", "name": "a:1"}])
+async def test_a_welcome_that_names_no_worker_is_an_error(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch, welcome: dict[str, Any]
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(protocol.encode("welcome", **welcome))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", pod.session_port)
+    try:
+        for name, value in {**pod.environment, "PGQRS_SIDECAR": f"127.0.0.1:{pod.session_port}"}.items():
+            monkeypatch.setenv(name, value)
+        consumer = pgqrs.Consumer()
+        with pytest.raises(pgqrs.SessionError, match="names no worker"):
+            await consumer.start()
+        await consumer.aclose()
+    finally:
+        server.close()
 
 
 async def test_a_connection_that_says_nothing_is_closed(pod: Pod) -> None:
@@ -187,3 +219,36 @@ async def test_a_goodbye_that_is_cut_short_leaves_no_task_and_no_row(
 
         await eventually(stopped)
         await consumer.aclose()
+
+
+async def test_a_row_that_comes_after_its_process_was_refused_is_given_back(
+    dsn: str, database: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgqrs_sidecar.handshake._WELCOME_SECONDS", 0.5)
+    tasks = Tasks()
+    blocker = await asyncpg.connect(dsn)
+    try:
+        async with Database(dsn, max_connections=2) as opened:
+            rows = PodRows(opened, Settings.from_env(Pod(dsn).environment), Outage())
+            reception = Reception(rows, tasks)
+            hello = Hello(queue=QUEUE, container="app", pid=7, worker_id=None)
+            await rows.recover()
+            tasks.eternal("rows", rows.run())
+            first = await reception.row_for(hello)
+
+            async with blocker.transaction():
+                # Registrations wait for this.
+                await blocker.execute("LOCK TABLE pgqrs_workers IN SHARE MODE")
+                with pytest.raises(RefusedError) as refused:
+                    await reception.row_for(hello)
+                assert refused.value.code == protocol.UNAVAILABLE
+
+            async def given_back() -> bool:
+                late = [row for row in await database.rows(live=False) if row["id"] != first.id]
+                return [row["state"] for row in late] == ["stopped"]
+
+            await eventually(given_back)
+            assert [row["id"] for row in await database.rows()] == [first.id]
+            await tasks.aclose(timeout=1.0)
+    finally:
+        await blocker.close()

@@ -19,7 +19,22 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     settings = Settings.from_env(_GOOD)
     assert (settings.times.drain, settings.times.heartbeat, settings.times.rejoin) == (25.0, 5.0, 10.0)
     assert (settings.schema, settings.pod.name, settings.pod.container) == ("public", "web-1", None)
+    assert (settings.connection_mode, settings.start_without_database) == ("persistent", False)
+    assert (settings.times.start, settings.log_level) == (10.0, "INFO")
     assert "canary" not in repr(settings)
+
+
+def test_words_are_read_in_any_case() -> None:
+    settings = Settings.from_env(
+        {
+            **_GOOD,
+            "PGQRS_CONNECTION_MODE": "shortlived",
+            "PGQRS_START_WITHOUT_DATABASE": "True",
+            "PGQRS_LOG_LEVEL": "debug",
+        }
+    )
+    assert (settings.connection_mode, settings.start_without_database) == ("shortLived", True)
+    assert settings.log_level == "DEBUG"
 
 
 @pytest.mark.parametrize(
@@ -43,6 +58,9 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("PGQRS_PONG_SECONDS", "0.1"),
         ("PGQRS_MAX_SESSIONS", "0"),
         ("PGQRS_LOG_LEVEL", "loud"),
+        ("PGQRS_CONNECTION_MODE", "short"),
+        ("PGQRS_START_WITHOUT_DATABASE", "yes"),
+        ("PGQRS_START_SECONDS", "soon"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_by_name(name: str, value: str) -> None:
