@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 
-from pgqrs_operator.names import GROUP, QUEUE_LABEL, VERSION
+from pgqrs_operator.names import DELETION_COST_ANNOTATION, GROUP, QUEUE_LABEL, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,10 +67,11 @@ class Kubernetes:
         timeout: float = _TIMEOUT,
     ) -> dict[str, Any]:
         headers = {"Accept": accept, "Content-Type": content_type, **self._client.default_headers}
-        await self._client.update_params_for_auth(headers, [], ["BearerToken"], where, method, body)
         url = self._client.configuration.host + where + (f"?{urlencode(query)}" if query else "")
         try:
             async with asyncio.timeout(timeout):
+                # It may have to read a token that was renewed.
+                await self._client.update_params_for_auth(headers, [], ["BearerToken"], where, method, body)
                 response = await self._client.rest_client.request(  # type: ignore[no-untyped-call]  # not annotated upstream
                     method, url, headers=headers, body=body
                 )
@@ -128,6 +129,17 @@ class Kubernetes:
             NotFoundError: there is none of this name.
         """
         return await self._call("GET", _core(namespace, "pods", name))
+
+    async def set_deletion_cost(self, namespace: str, name: str, *, uid: str, cost: str | None) -> dict[str, Any]:
+        """Say what deleting exactly this pod costs its ReplicaSet; None says nothing.
+
+        Raises:
+            NotFoundError: it is gone.
+            ApiError: another pod has this name by now, or it is not allowed.
+        """
+        metadata = {"uid": uid, "annotations": {DELETION_COST_ANNOTATION: cost}}
+        where, content_type = _core(namespace, "pods", name), "application/merge-patch+json"
+        return await self._call("PATCH", where, body={"metadata": metadata}, content_type=content_type)
 
     async def get_secret(self, namespace: str, name: str) -> dict[str, Any]:
         """Read a Secret.

@@ -2,7 +2,8 @@
 
 This is the one writer. A certificate comes with an authority of its own, whose key is thrown away, so nothing is kept
 that could sign another one. At a renewal the API server is first told to trust the new authority beside the old one,
-and only then the Secret is written, so that no replica of the injector is ever distrusted. It never logs the key.
+and some seconds later the Secret is written, so that no replica of the injector is ever distrusted. The key is never
+logged.
 """
 
 from __future__ import annotations
@@ -32,16 +33,28 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-LIFETIME = timedelta(days=90)
-#: A certificate with less than this left is renewed; time enough to notice that it is not.
-RENEW_BEFORE = timedelta(days=30)
 #: For clocks that are behind.
 _BACKDATED = timedelta(minutes=10)
-_INTERVAL_SECONDS = 30.0
 #: For one round; also of the pause after a failure.
 _DEADLINE_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
-_CONFLICT = 409
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How long a certificate is good, and when what is done about it."""
+
+    lifetime: timedelta = timedelta(days=90)
+    #: One with less than this left is renewed; time enough to notice that it is not.
+    renew_before: timedelta = timedelta(days=30)
+    #: Between two looks, in seconds.
+    interval: float = 30.0
+    #: How long every API server has to learn of a new authority before anything is served that it signed, in seconds.
+    notice: float = 5.0
+
+
+#: What holds for a release.
+TERMS = Terms()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +66,7 @@ class Certificate:
     leaf: bytes
     key: bytes
 
-    def due(self, host: str, *, now: datetime) -> bool:
+    def due(self, host: str, *, now: datetime, terms: Terms = TERMS) -> bool:
         """Tell whether it must be replaced: soon at its end, for another host, or not usable at all."""
         try:
             leaf = x509.load_pem_x509_certificate(self.leaf)
@@ -64,15 +77,16 @@ class Certificate:
         except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
             return True
         fits = key.public_key() == leaf.public_key() and host in names.get_values_for_type(x509.DNSName)
-        return not fits or now > min(leaf.not_valid_after_utc, issuer.not_valid_after_utc) - RENEW_BEFORE
+        return not fits or now > min(leaf.not_valid_after_utc, issuer.not_valid_after_utc) - terms.renew_before
 
 
-def issue(host: str, *, now: datetime, previous: Certificate | None = None) -> Certificate:
-    """Make a new authority and a leaf for this host, valid for `LIFETIME`; the previous authority stays trusted."""
+def issue(host: str, *, now: datetime, previous: Certificate | None = None, terms: Terms = TERMS) -> Certificate:
+    """Make a new authority and a leaf for this host; the previous authority stays trusted."""
+    end = now + terms.lifetime
     authority_key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pgqrs webhook authority")])
     authority = (
-        _builder(name, name, authority_key.public_key(), now)
+        _builder(name, name, authority_key.public_key(), (now, end))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(key_cert_sign=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False)
@@ -82,7 +96,7 @@ def issue(host: str, *, now: datetime, previous: Certificate | None = None) -> C
     # The common name is a label of at most 64 characters; what counts is the alternative name.
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pgqrs webhook")])
     leaf = (
-        _builder(subject, name, key.public_key(), now)
+        _builder(subject, name, key.public_key(), (now, end))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -103,27 +117,28 @@ def issue(host: str, *, now: datetime, previous: Certificate | None = None) -> C
 
 
 class CertificateKeeper:
-    """Looks every 30 s whether certificate and `caBundle` are as they must be, and makes them so."""
+    """Looks again and again whether certificate and `caBundle` are as they must be, and makes them so."""
 
-    def __init__(self, client: ApiClient, *, namespace: str, release: str, host: str | None = None) -> None:
-        """Take where the Secret is and the name of the release; the host is that of the injector's Service."""
+    def __init__(self, client: ApiClient, *, namespace: str, release: str, terms: Terms = TERMS) -> None:
+        """Take where the Secret is and the name of the release, whose Service the certificate is for."""
         self._core = CoreV1Api(client)
         self._webhooks = AdmissionregistrationV1Api(client)
         self._namespace = namespace
         self._secret = f"{release}-webhook-certificate"
         self._webhook = f"{release}-injector"
-        self._host = host or f"{release}-injector.{namespace}.svc"
+        self._host = f"{release}-injector.{namespace}.svc"
+        self._terms = terms
 
     async def run(self) -> None:
         """Keep them for ever; a failure is logged when it is a new one, and tried again."""
         trouble = ""
         while True:
-            pause = _INTERVAL_SECONDS
+            pause = self._terms.interval
             try:
                 await self.ensure()
                 trouble = ""
             except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
-                pause = _RETRY_SECONDS
+                pause = min(_RETRY_SECONDS, self._terms.interval)
                 found = _describe(error)
                 if found != trouble:
                     trouble = found
@@ -141,11 +156,13 @@ class CertificateKeeper:
         async with asyncio.timeout(_DEADLINE_SECONDS):
             secret: V1Secret = await self._core.read_namespaced_secret(self._secret, self._namespace)
             kept, now = _read(secret), datetime.now(UTC)
-            if kept is not None and not kept.due(self._host, now=now):
+            if kept is not None and not kept.due(self._host, now=now, terms=self._terms):
                 await self._trust(kept.authorities)
                 return
-            made = issue(self._host, now=now, previous=kept)
+            made = issue(self._host, now=now, previous=kept, terms=self._terms)
             await self._trust(made.authorities)
+            if kept is not None:
+                await asyncio.sleep(self._terms.notice)
             secret.data = {
                 **(secret.data or {}),
                 "ca.crt": base64.b64encode(made.authorities).decode(),
@@ -196,7 +213,7 @@ def _still_trusted(previous: Certificate | None, now: datetime) -> bytes:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, validity: tuple[datetime, datetime]
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -204,8 +221,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATED)
-        .not_valid_after(now + LIFETIME)
+        .not_valid_before(validity[0] - _BACKDATED)
+        .not_valid_after(validity[1])
     )
 
 

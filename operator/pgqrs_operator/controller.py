@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgqrs_operator import verdicts
-from pgqrs_operator.database_loop import Assignment, DatabaseLoop, tell_or_let_go
+from pgqrs_operator.database_loop import Assignment, DatabaseLoop
+from pgqrs_operator.deletion_cost import DeletionCosts
 from pgqrs_operator.facts import Key
+from pgqrs_operator.farewell import tell_or_let_go
+from pgqrs_operator.fencing import always
 from pgqrs_operator.reports import Reporter
-from pgqrs_operator.secrets import Addresses, SecretKey
+from pgqrs_operator.secrets import Address, Addresses, SecretKey
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Coroutine, Iterator
 
     from pgqrs_operator.api import Kubernetes
+    from pgqrs_operator.fencing import MayWrite
     from pgqrs_operator.metrics import Metrics
+    from pgqrs_operator.pods import Pod
     from pgqrs_operator.settings import Settings
     from pgqrs_operator.store import Queue, Store, Worker
     from pgqrs_operator.verdicts import Verdict
@@ -26,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 #: Secrets are looked at this often where nothing else happens, in seconds.
 _TICK_SECONDS = 2.0
+#: Changes come in flocks. Between two turns is this time, or as long as the turn took, in seconds.
+_GATHER_SECONDS = (0.05, 0.5)
 #: A loop that is told to end may take this long for its last statement, in seconds.
 _END_SECONDS = 10.0
 
@@ -42,6 +49,16 @@ class _Running(NamedTuple):
     task: asyncio.Task[None]
 
 
+class _Sorted(NamedTuple):
+    """The queues by their database."""
+
+    groups: dict[DatabaseKey, list[Queue]]
+    #: Uids of queues whose database is only remembered.
+    orphans: frozenset[str]
+    #: Queues without a database, and what is wrong.
+    problems: dict[Key, tuple[Queue, Verdict]]
+
+
 def _secret(queue: Queue) -> SecretKey:
     reference = queue.spec.connection.secret_ref
     return SecretKey(queue.key.namespace, reference.name, reference.key)
@@ -50,14 +67,26 @@ def _secret(queue: Queue) -> SecretKey:
 class Controller:
     """Runs one loop per database."""
 
-    def __init__(self, kubernetes: Kubernetes, store: Store, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        kubernetes: Kubernetes,
+        store: Store,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        may_write: MayWrite = always,
+    ) -> None:
         self._kubernetes = kubernetes
         self._store = store
         self._settings = settings
         self._metrics = metrics
+        self._may_write = may_write
         self._reporter = Reporter(kubernetes, store)
+        self._costs = DeletionCosts(kubernetes, store) if settings.deletion_cost else None
         self._addresses = Addresses(kubernetes)
         self._running: dict[DatabaseKey, _Running] = {}
+        #: Loops that were told to end and have not yet.
+        self._ending: set[asyncio.Task[None]] = set()
         #: Uids of pods of which it was said that they have no sidecar.
         self._reported: set[str] = set()
 
@@ -67,61 +96,89 @@ class Controller:
         Raises:
             RuntimeError: a loop ended, which is a defect; the process must be started anew.
         """
+        costing = None if self._costs is None else asyncio.create_task(self._costs.run(), name="costs of deletion")
         try:
             while True:
                 self._store.changed.clear()
+                began = asyncio.get_running_loop().time()
                 await self._assign()
+                took = asyncio.get_running_loop().time() - began
                 self._metrics.controller_turned()
                 try:
                     async with asyncio.timeout(_TICK_SECONDS):
                         await self._store.changed.wait()
                 except TimeoutError:
                     continue
+                least, most = _GATHER_SECONDS
+                await asyncio.sleep(min(max(took, least), most))
         finally:
-            await self._end(list(self._running))
+            self._end(list(self._running))
+            if costing is not None:
+                costing.cancel()
+                self._ending.add(costing)
+            if self._ending:
+                await asyncio.wait(self._ending, timeout=_END_SECONDS)
 
     async def _assign(self) -> None:
-        groups, problems = await self._group()
+        self._metrics.backlogs.keep(queue.key for queue in self._store.queues)
+        groups, orphans, problems = await self._sort()
         homes = {queue.key: key for key, members in groups.items() for queue in members}
         workers: dict[DatabaseKey, list[Worker]] = defaultdict(list)
-        writes: list[Awaitable[None]] = []
+        homeless: list[Worker] = []
         for worker in self._store.workers:
             home = homes.get(worker.queue_key) if worker.queue_key else None
-            if home is not None:
-                workers[home].append(worker)
-            elif not worker.frozen:
-                writes.append(self._homeless(worker, problems))
-        writes += [
-            tell_or_let_go(self._reporter, queue, verdict)
-            for queue, verdict in problems.values()
-            if not queue.frozen and (queue.held or not queue.deleting)
-        ]
+            (homeless if home is None else workers[home]).append(worker)
         pods = defaultdict(list)
         for pod in self._store.pods:
             home = homes.get(Key(pod.key.namespace, pod.queue))
             if home is not None:
                 pods[home].append(pod)
         for key, queues in groups.items():
-            self._loop(key).assign(Assignment(queues=tuple(queues), workers=tuple(workers[key]), pods=tuple(pods[key])))
-        await self._end([key for key in self._running if key not in groups])
-        writes += self._missing_workers(homes)
-        writes += self._without_sidecar()
-        await self._reporter.together(writes)
+            self._loop(key).assign(
+                Assignment(
+                    queues=tuple(queues),
+                    workers=tuple(workers[key]),
+                    pods=tuple(pods[key]),
+                    orphans=orphans.intersection(queue.uid for queue in queues),
+                )
+            )
+        self._end([key for key in self._running if key not in groups])
+        await self._reporter.in_time(self._writes(homes, homeless, problems))
 
-    async def _group(self) -> tuple[dict[DatabaseKey, list[Queue]], dict[Key, tuple[Queue, Verdict]]]:
+    def _writes(
+        self, homes: dict[Key, DatabaseKey], homeless: list[Worker], problems: dict[Key, tuple[Queue, Verdict]]
+    ) -> Iterator[Coroutine[Any, Any, None]]:
+        """Make the writes that are no loop's, one by one."""
+        uninjected = self._without_sidecar()
+        for pod in self._missing_workers(homes):
+            yield self._reporter.create_worker(pod)
+        for worker in homeless:
+            if not worker.frozen:
+                yield self._homeless(worker, problems)
+        for queue, verdict in problems.values():
+            if not queue.frozen:
+                # What somebody has to mend about a Secret, nobody can know of its database.
+                yield tell_or_let_go(self._reporter, queue, verdict, gone=verdict.kind == "stalled")
+        for pod in uninjected:
+            self._reported.add(pod.uid)
+            yield self._reporter.report_without_sidecar(pod)
+
+    async def _sort(self) -> _Sorted:
         """Sort the queues by their database; those without one come with what is wrong."""
         groups: dict[DatabaseKey, list[Queue]] = defaultdict(list)
+        orphans: set[str] = set()
         problems: dict[Key, tuple[Queue, Verdict]] = {}
         queues = [(queue, _secret(queue)) for queue in self._store.queues]
         await self._addresses.refresh({secret for _, secret in queues})
         for queue, secret in queues:
-            connection = queue.spec.connection
             found = self._addresses.find(secret, leftover=queue.deleting is not None)
-            if isinstance(found, str):
-                groups[DatabaseKey(found, connection.schema_)].append(queue)
+            if isinstance(found, Address):
+                groups[DatabaseKey(found.dsn, queue.spec.connection.schema_)].append(queue)
+                if found.leftover:
+                    orphans.add(queue.uid)
             else:
                 problems[queue.key] = queue, found
-        return groups, problems
+        return _Sorted(groups, frozenset(orphans), problems)
 
     async def _homeless(self, worker: Worker, problems: dict[Key, tuple[Queue, Verdict]]) -> None:
         """Answer for a worker whose queue has no database."""
@@ -138,26 +195,27 @@ class Controller:
                 return
         await tell_or_let_go(self._reporter, worker, verdict)
 
-    def _missing_workers(self, homes: dict[Key, DatabaseKey]) -> list[Awaitable[None]]:
-        """Make a `PgqrsWorker` for each injected pod that has none and goes on."""
-        mirrored = {worker.pod_uid for worker in self._store.workers}
+    def _missing_workers(self, homes: dict[Key, DatabaseKey]) -> list[Pod]:
+        """Give each injected pod that has no `PgqrsWorker` and goes on."""
+        # A uid alone is what somebody wrote; nobody may speak for the pods of another namespace.
+        mirrored = {(worker.key.namespace, worker.pod_uid) for worker in self._store.workers}
         names = {worker.key for worker in self._store.workers}
         return [
-            self._reporter.create_worker(pod)
+            pod
             for pod in self._store.pods
             if pod.injected
             and not (pod.ending or pod.final)
-            and pod.uid not in mirrored
+            and (pod.key.namespace, pod.uid) not in mirrored
             and pod.key not in names
             and Key(pod.key.namespace, pod.queue) in homes
         ]
 
-    def _without_sidecar(self) -> list[Awaitable[None]]:
-        """Report each labelled pod that no injector met, once."""
+    def _without_sidecar(self) -> list[Pod]:
+        """Give each labelled pod that no injector met and of which that was not said."""
         there = {pod.uid: pod for pod in self._store.pods if not (pod.injected or pod.ending or pod.final)}
-        fresh = there.keys() - self._reported
-        self._reported = set(there)
-        return [self._reporter.report_without_sidecar(there[uid]) for uid in fresh]
+        self._reported &= there.keys()
+        self._metrics.pods_without_sidecar(len(there))
+        return [there[uid] for uid in there.keys() - self._reported]
 
     def _loop(self, key: DatabaseKey) -> DatabaseLoop:
         running = self._running.get(key)
@@ -165,11 +223,13 @@ class Controller:
             loop = DatabaseLoop.open(
                 key.dsn,
                 key.schema,
+                may_write=self._may_write,
                 kubernetes=self._kubernetes,
                 store=self._store,
                 reporter=self._reporter,
                 settings=self._settings,
                 metrics=self._metrics,
+                costs=self._costs,
             )
             running = _Running(loop, asyncio.create_task(loop.run(), name="database loop"))
             self._running[key] = running
@@ -178,9 +238,15 @@ class Controller:
             raise RuntimeError(message) from running.task.exception()
         return running.loop
 
-    async def _end(self, keys: list[DatabaseKey]) -> None:
-        tasks = [self._running.pop(key).task for key in keys]
-        for task in tasks:
+    def _end(self, keys: list[DatabaseKey]) -> None:
+        """Tell loops to end; nobody waits for their last statements before the end of all."""
+        for key in keys:
+            task = self._running.pop(key).task
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_END_SECONDS)
+            self._ending.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a database loop ended badly", exc_info=task.exception())

@@ -6,23 +6,25 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pgqrs_operator import verdicts
-from pgqrs_operator.facts import Desired, DesiredQueue, DesiredWorker, Key
+from pgqrs_operator.facts import Concerned, Desired, DesiredQueue, DesiredWorker, Key
+from pgqrs_operator.resources.common import is_object_name
 from pgqrs_operator.resources.queue import InvalidSpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from pgqrs.fleet import Fleet, FleetWorker
     from pgqrs_operator.pods import Pod
     from pgqrs_operator.settings import Settings
-    from pgqrs_operator.store import Queue, Resource, Worker
+    from pgqrs_operator.store import Queue, Worker
 
 
 def queue(resource: Queue, settings: Settings) -> DesiredQueue:
     """Read what a `PgqrsQueue` declares."""
-    policy, problem = None, resource.problem
+    policy, retention, problem = None, None, resource.problem
     if not problem:
         try:
+            retention = resource.spec.kept()
             policy = resource.spec.policy(resource.queue_name)
         except InvalidSpecError as error:
             problem = str(error)
@@ -32,33 +34,38 @@ def queue(resource: Queue, settings: Settings) -> DesiredQueue:
         age=resource.age,
         name=resource.queue_name,
         policy=policy,
+        retention=retention,
         problem=problem,
         frozen=resource.frozen,
         deleting=resource.deleting is not None,
         delete_data=resource.spec.deletion_policy == "Delete",
-        settled=_settled(resource),
+        adopts=resource.spec.adopt == "IfExists",
+        settled=verdicts.settled(resource.status, resource.generation),
     )
 
 
-def _settled(resource: Resource) -> bool:
-    ready = verdicts.condition(resource.status, "Ready")
-    return ready.get("status") == "True" and ready.get("observedGeneration") == resource.generation
-
-
-def worker(resource: Worker, pod: Pod | None, settings: Settings, *, now: datetime) -> DesiredWorker:
+def worker(
+    resource: Worker, pod: Pod | None, settings: Settings, *, now: datetime, queue_name: str | None = None
+) -> DesiredWorker:
     """Read what a `PgqrsWorker` declares.
 
     Args:
         resource: the resource.
-        pod: the pod that owns it, if there is one and it is there.
+        pod: the pod of the uid that it is said to be owned by, if there is one and it is there.
         settings: of the operator.
         now: for the time that a drain has taken.
+        queue_name: how the queue that it refers to is named in the database.
     """
     row_name, drain_over, problem = None, False, resource.problem
+    pod_uid = resource.pod_uid
+    if pod is not None and pod.key.namespace != resource.key.namespace:
+        # Who it belongs to is what somebody wrote, and nobody may speak for the pods of another namespace.
+        pod, pod_uid = None, None
+        problem = f"The pod that owns this is not in namespace {resource.key.namespace!r}; delete this."
     if resource.spec is not None and not problem:
         try:
-            row_name = resource.spec.worker_name(pod_owned=resource.pod_uid is not None)
-            since = resource.deleting or _draining_since(resource)
+            row_name = resource.spec.worker_name(pod_owned=pod_uid is not None)
+            since = draining_since(resource)
             drain_over = since is not None and now - since > resource.spec.drain_limit()
         except InvalidSpecError as error:
             problem = str(error)
@@ -67,7 +74,9 @@ def worker(resource: Worker, pod: Pod | None, settings: Settings, *, now: dateti
         owner=settings.owner(*resource.key),
         age=resource.age,
         row_name=row_name,
-        pod_uid=resource.pod_uid,
+        pod_uid=pod_uid,
+        queue_name=queue_name,
+        mirror=pod_uid is not None and resource.key.name == resource.pod_name,
         state=resource.spec.state if resource.spec else None,
         problem=problem,
         frozen=resource.frozen,
@@ -82,17 +91,10 @@ def lives(pod: Pod | None) -> bool:
     return pod is not None and not pod.ending and pod.ended is None
 
 
-def _draining_since(resource: Worker) -> datetime | None:
-    """Since when a worker that is to be stopped has been draining, as its own condition says."""
-    reconciling = verdicts.condition(resource.status, "Reconciling")
-    if (
-        resource.spec is None
-        or resource.spec.state != "Stopped"
-        or reconciling.get("reason") != "Draining"
-        or reconciling.get("observedGeneration") != resource.generation
-    ):
-        return None
-    return datetime.fromisoformat(reconciling["lastTransitionTime"])
+def draining_since(resource: Worker) -> datetime | None:
+    """Give when this drain of a worker that is to be stopped began; another generation's drain was another one."""
+    drain = resource.status.get("drain") or {}
+    return datetime.fromisoformat(drain["since"]) if drain.get("generation") == resource.generation else None
 
 
 def pod_worker(pod: Pod, settings: Settings) -> DesiredWorker:
@@ -102,15 +104,27 @@ def pod_worker(pod: Pod, settings: Settings) -> DesiredWorker:
         owner=settings.owner(*pod.key),
         age=(pod.created, pod.uid),
         pod_uid=pod.uid,
+        mirror=True,
+        stand_in=True,
         pod_ending=pod.ending,
     )
+
+
+def names_a_pod(row: FleetWorker) -> bool:
+    """Tell whether a row names a pod as Kubernetes names them: whoever can write rows must not lead us elsewhere."""
+    return bool(row.info.pod_uid) and is_object_name(row.info.pod_namespace) and is_object_name(row.info.pod_name)
 
 
 def lost_worker(row: FleetWorker, settings: Settings) -> DesiredWorker:
     """Stand in for the `PgqrsWorker` of a pod of which only rows are left."""
     key = Key(row.info.pod_namespace or "", row.info.pod_name or "")
     return DesiredWorker(
-        key=key, owner=settings.owner(*key), age=("", row.info.pod_uid or ""), pod_uid=row.info.pod_uid
+        key=key,
+        owner=settings.owner(*key),
+        age=("", row.info.pod_uid or ""),
+        pod_uid=row.info.pod_uid,
+        mirror=True,
+        stand_in=True,
     )
 
 
@@ -131,11 +145,49 @@ def foreign_owners(
     return frozenset(owner for owner in owners if owner in existing or not settings.watches(owner))
 
 
-def desired(queues: Iterable[Queue], workers: Iterable[Worker], pods: Iterable[Pod], settings: Settings) -> Desired:
-    """Put together what is declared about one database."""
+def desired(
+    queues: Iterable[Queue],
+    workers: Iterable[Worker],
+    pods: Iterable[Pod],
+    settings: Settings,
+    *,
+    queue_names: Mapping[Key, str] | None = None,
+) -> Desired:
+    """Put together what is declared about one database.
+
+    Args:
+        queues: those of the database.
+        workers: those of these queues.
+        pods: those of these queues.
+        settings: of the operator.
+        queue_names: how the queues are named in the database; those of `queues` if not given.
+    """
+    queues = list(queues)
+    names = {one.key: one.queue_name for one in queues} if queue_names is None else queue_names
     by_uid = {pod.uid: pod for pod in pods}
     now = datetime.now(UTC)
-    found = [worker(resource, by_uid.get(resource.pod_uid or ""), settings, now=now) for resource in workers]
-    named = {one.pod_uid for one in found}
-    found += [pod_worker(pod, settings) for pod in by_uid.values() if pod.injected and pod.uid not in named]
-    return Desired(queues=tuple(queue(resource, settings) for resource in queues), workers=tuple(found))
+    defects: dict[Concerned, Exception] = {}
+    found_queues: list[DesiredQueue] = []
+    found_workers: list[DesiredWorker] = []
+    spoken_for: set[tuple[str, str]] = set()
+    for resource in queues:
+        try:
+            found_queues.append(queue(resource, settings))
+        except Exception as error:  # noqa: BLE001 - logged and told by the loop; the others go on
+            defects[Concerned("queue", resource.key)] = error
+    for one in workers:
+        pod = by_uid.get(one.pod_uid or "")
+        try:
+            found = worker(one, pod, settings, now=now, queue_name=names.get(one.queue_key) if one.queue_key else None)
+        except Exception as error:  # noqa: BLE001 - logged and told by the loop; the others go on
+            defects[Concerned("worker", one.key)] = error
+            spoken_for.add((one.key.namespace, one.pod_uid or ""))
+        else:
+            found_workers.append(found)
+            spoken_for.add((one.key.namespace, found.pod_uid or ""))
+    found_workers += [
+        pod_worker(pod, settings)
+        for pod in by_uid.values()
+        if pod.injected and (pod.key.namespace, pod.uid) not in spoken_for
+    ]
+    return Desired(queues=tuple(found_queues), workers=tuple(found_workers), defects=defects)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pgqrs.fleet import Fleet, QueueDeclaration
-    from pgqrs.models import QueuePolicy, WorkerId
+    from pgqrs.models import QueueInfo, QueuePolicy, QueueRetention, WorkerId
+    from pgqrs_operator.pods import Restart
     from pgqrs_operator.resources.worker import State
     from pgqrs_operator.verdicts import Verdict
 
@@ -22,6 +23,13 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+
+class Concerned(NamedTuple):
+    """A resource of one of the two kinds."""
+
+    kind: Literal["queue", "worker"]
+    key: Key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +45,16 @@ class DesiredQueue:
     name: str
     #: None if the specification is not allowed; `problem` says why.
     policy: QueuePolicy | None
+    #: None leaves what the row says.
+    retention: QueueRetention | None = None
     problem: str = ""
     #: Nothing may be changed on its behalf.
     frozen: bool = False
     deleting: bool = False
     #: Its deletion removes the queue and its history from the database.
     delete_data: bool = False
+    #: It takes over a row of its name that it did not make.
+    adopts: bool = True
     #: The row was as declared when this generation was looked at before, so a difference is somebody else's doing.
     settled: bool = False
 
@@ -57,12 +69,18 @@ class DesiredWorker:
     #: Either the name of one row (`HOST:PORT`) or the uid of the pod whose rows are meant; neither if `problem` is set.
     row_name: str | None = None
     pod_uid: str | None = None
+    #: The queue that a named worker has to serve; a pod's may serve any.
+    queue_name: str | None = None
+    #: It is the one that is made for its pod, which comes before any other of that pod.
+    mirror: bool = False
     state: State | None = None
     problem: str = ""
     frozen: bool = False
     deleting: bool = False
     #: The time that a drain may take is over.
     drain_over: bool = False
+    #: There is no such resource: its pod has none yet, or only rows are left of it. Nobody can be told anything.
+    stand_in: bool = False
     #: The pod is being deleted: its sidecar drains it, nobody else.
     pod_ending: bool = False
 
@@ -75,6 +93,8 @@ class Desired:
     workers: tuple[DesiredWorker, ...]
     #: Owners in rows that must be respected although they are not in `queues`.
     others: frozenset[str] = frozenset()
+    #: Resources that could not be read, which is a defect of ours; nothing is done for them.
+    defects: Mapping[Concerned, Exception] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +111,18 @@ class DeclareQueue:
 class DisownQueue:
     """Leave the row to itself."""
 
+    key: Key
     name: str
     owner: str
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteQueue:
-    """Remove the row with its history, if no live message is left."""
+    """Remove the row with its history, if it still is the one that was seen and no live message is left."""
 
     key: Key
     name: str
+    seen: QueueInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +184,10 @@ class Plan:
     #: Resources whose deletion is complete: nothing of theirs is left to do.
     done_queues: frozenset[Key] = frozenset()
     done_workers: frozenset[Key] = frozenset()
+    #: Names of queues that have a row and a resource which agrees to have to do with it.
+    served: frozenset[str] = frozenset()
+    #: What was raised for one of them, which is a defect of ours.
+    defects: Mapping[Concerned, Exception] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,3 +198,5 @@ class Observed:
     #: Whether silence says something: not while the database was away so lately that nobody could send a heartbeat.
     silence_counts: bool = True
     ended: Mapping[str, str] = field(default_factory=dict)
+    #: App containers that ended in pods that go on, by the pod's uid.
+    restarts: Mapping[str, Restart] = field(default_factory=dict)

@@ -34,25 +34,26 @@ def registry(store: Store) -> kopf.OperatorRegistry:
 
     @kopf.on.event(GROUP, VERSION, QUEUES, registry=handlers)
     async def queue_seen(event: Mapping[str, Any], **_: Any) -> None:
-        _take(store.queues, event, "PgqrsQueue")
+        take(store.queues, event, "PgqrsQueue")
 
     @kopf.on.event(GROUP, VERSION, WORKERS, registry=handlers)
     async def worker_seen(event: Mapping[str, Any], **_: Any) -> None:
-        _take(store.workers, event, "PgqrsWorker")
+        take(store.workers, event, "PgqrsWorker")
 
     @kopf.on.event("", "v1", "pods", labels={QUEUE_LABEL: kopf.PRESENT}, registry=handlers)
     async def pod_seen(event: Mapping[str, Any], **_: Any) -> None:
-        _take(store.pods, event, "Pod")
+        take(store.pods, event, "Pod")
 
     return handlers
 
 
-def _take(shelf: Shelf[Any], event: Mapping[str, Any], kind: str) -> None:
+def take(shelf: Shelf[Any], event: Mapping[str, Any], kind: str) -> None:
+    """Put what an event of a watch shows into the store."""
     body = event["object"]
+    # What is gone shows how it ended.
+    shelf.put({**body, "kind": kind})
     if event["type"] == _DELETED:
         shelf.drop(body["metadata"]["uid"], version(body["metadata"]))
-    else:
-        shelf.put({**body, "kind": kind})
 
 
 def settings() -> kopf.OperatorSettings:

@@ -1,4 +1,8 @@
-"""Answers probes and Prometheus. Alive means that the cluster was listed and the controller turned not long ago."""
+"""Answers probes, Prometheus and autoscalers.
+
+A follower is alive while it looks at the Lease. The leader is alive while it also lists the cluster, goes round, and
+sees its own writes come back on a watch: one that is deaf is started anew.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,30 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from pgqrs_operator import scaling
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgqrs_operator.canary import Canary
+    from pgqrs_operator.leadership import Leadership
     from pgqrs_operator.metrics import Metrics
 
-#: An API server that is away for less is no reason to start the operator anew, in seconds.
-_MOST_SILENCE = 120.0
+#: The longest that each may be silent, in seconds. A first round may write for every pod of a large cluster.
+_LEASE_SECONDS = 60.0
+_CANARY_SECONDS = 60.0
+_ROUND_SECONDS = 120.0
 
 
 class HealthServer:
-    """Listens for the kubelet and for Prometheus."""
+    """Listens for the kubelet, for Prometheus and for autoscalers."""
 
-    def __init__(self, metrics: Metrics, port: int) -> None:
+    def __init__(self, metrics: Metrics, leadership: Leadership, canary: Canary, port: int) -> None:
         self._metrics = metrics
+        self._leadership = leadership
+        self._canary = canary
         self._port = port
-        self._started = time.monotonic()
+        self._scaling = scaling.Scaling(metrics.backlogs, leadership, port)
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -33,7 +47,8 @@ class HealthServer:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._told)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        app.router.add_get(scaling.PATH, self._scaling.answer)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=60.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, None, self._port).start()
 
@@ -42,18 +57,34 @@ class HealthServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _healthz(self, _request: web.Request) -> web.Response:
+    def _silences(self) -> Iterator[tuple[str, float, float]]:
+        """Give what must go on, since when it has not, and how long that may be, in seconds."""
         now = time.monotonic()
-        for what, at in (("listing", self._metrics.listed_at), ("controller", self._metrics.turned_at)):
-            age = now - (self._started if at is None else at)
-            if age > _MOST_SILENCE:
-                return web.Response(status=503, text=f"{what}: nothing for {age:.0f} s\n")
+        yield "lease", now - self._leadership.tried_at, _LEASE_SECONDS
+        since = self._leadership.leads_since
+        if since is None:
+            return
+        for what, at, most in (
+            ("listing", self._metrics.listed_at, _ROUND_SECONDS),
+            ("controller", self._metrics.turned_at, _ROUND_SECONDS),
+            ("canary", self._canary.seen_at, _CANARY_SECONDS),
+        ):
+            yield what, now - (since if at is None else at), most
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        for what, silence, most in self._silences():
+            if silence > most:
+                return web.Response(status=503, text=f"{what}: nothing for {silence:.0f} s\n")
         return web.Response(text="ok\n")
 
     async def _readyz(self, _request: web.Request) -> web.Response:
+        if not self._leadership.informed:
+            return web.Response(status=503, text="the Lease was not read yet\n")
+        if self._leadership.leads_since is None:
+            return web.Response(text="ok, a follower\n")
         if self._metrics.listed_at is None or self._metrics.turned_at is None:
             return web.Response(status=503, text="the cluster was not listed yet\n")
-        return web.Response(text="ok\n")
+        return web.Response(text="ok, the leader\n")
 
     async def _told(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"})

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-GROUP = "pgqrs.io"
+from pgqrs_injection.names import GROUP, INJECTED_ANNOTATION, PAUSED_ANNOTATION, QUEUE_LABEL, SIDECAR_CONTAINER
+
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 QUEUES = "pgqrsqueues"
 WORKERS = "pgqrsworkers"
 FINALIZER = f"{GROUP}/finalizer"
-#: On a pod: the name of its `PgqrsQueue`.
-QUEUE_LABEL = f"{GROUP}/queue"
-INJECTED_ANNOTATION = f"{GROUP}/injected"
-#: On a pod: how long its drain may take.
-DRAIN_ANNOTATION = f"{GROUP}/drain-seconds"
-PAUSED_ANNOTATION = f"{GROUP}/paused-reconciliation"
-SIDECAR_CONTAINER = "pgqrs-sidecar"
+#: What a ReplicaSet goes by when it has to choose a pod to delete; Kubernetes' own name.
+DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
+
+__all__ = [
+    "API_VERSION",
+    "DELETION_COST_ANNOTATION",
+    "FINALIZER",
+    "GROUP",
+    "INJECTED_ANNOTATION",
+    "PAUSED_ANNOTATION",
+    "QUEUES",
+    "QUEUE_LABEL",
+    "SIDECAR_CONTAINER",
+    "VERSION",
+    "WORKERS",
+]

@@ -1,22 +1,36 @@
 """What the operator has to know of a pod, read from the object that the API server gives. Pure.
 
 A pod counts as ended only where nothing of it can be running: it is gone, its phase is final, or no container of it
-runs. A node that fell silent proves nothing, so it is no reason here.
+runs. A node that fell silent proves nothing, so it is no reason here. Where containers were started anew in a pod that
+goes on, only those of their processes are over that began before.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgqrs_operator.facts import Key
-from pgqrs_operator.names import INJECTED_ANNOTATION, QUEUE_LABEL, SIDECAR_CONTAINER
+from pgqrs_operator.names import DELETION_COST_ANNOTATION, INJECTED_ANNOTATION, QUEUE_LABEL, SIDECAR_CONTAINER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _FINAL_PHASES = ("Succeeded", "Failed")
-GONE = "pod deleted"
+_STATES = {"running", "waiting", "terminated"}
+_GONE = "pod deleted"
+#: What the clocks of a node and of the database may differ.
+_CLOCKS_DIFFER = timedelta(seconds=5)
+
+
+class Restart(NamedTuple):
+    """App containers that ended while the pod goes on."""
+
+    #: What registered before is over, by the node's clock and with a margin; None where no app container runs at all.
+    before: datetime | None
+    #: How one of them ended.
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +50,15 @@ class Pod:
     ended: str | None
     #: The end is of the kind that cannot be undone: a phase is final, containers may be restarted.
     final: bool
+    #: What else is known of why it ends or has to: who evicted it, how its containers ended.
+    clues: str = ""
+    #: Its app containers that ended, if any did.
+    restart: Restart | None = None
+    #: When the last of its containers ended, by the node's clock, where it has ended and says so.
+    ended_at: datetime | None = None
+    #: A ReplicaSet looks after it, which asks for the cost of deleting it; and what that says now.
+    replicated: bool = False
+    deletion_cost: str | None = None
 
 
 def read(body: Mapping[str, Any]) -> Pod:
@@ -45,7 +68,8 @@ def read(body: Mapping[str, Any]) -> Pod:
     status = body.get("status", {})
     annotations = metadata.get("annotations") or {}
     containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
-    ended, final = _end(status)
+    apps = [s for s in status.get("containerStatuses") or () if s.get("name") != SIDECAR_CONTAINER]
+    ended, final = _end(status, apps)
     return Pod(
         key=Key(metadata.get("namespace", ""), metadata.get("name", "")),
         uid=metadata.get("uid", ""),
@@ -56,6 +80,14 @@ def read(body: Mapping[str, Any]) -> Pod:
         ending="deletionTimestamp" in metadata,
         ended=ended,
         final=final,
+        clues=_clues(status, apps),
+        restart=_restart(apps),
+        ended_at=None if ended is None else _ended_at(status),
+        replicated=any(
+            owner.get("controller") and owner.get("kind") == "ReplicaSet"
+            for owner in metadata.get("ownerReferences") or ()
+        ),
+        deletion_cost=annotations.get(DELETION_COST_ANNOTATION),
     )
 
 
@@ -65,16 +97,61 @@ def version(metadata: Mapping[str, Any]) -> int:
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
-def _end(status: Mapping[str, Any]) -> tuple[str | None, bool]:
-    states = status.get("containerStatuses") or ()
-    sidecar = [s for s in status.get("initContainerStatuses") or () if s.get("name") == SIDECAR_CONTAINER]
-    sidecar += [s for s in states if s.get("name") == SIDECAR_CONTAINER]
-    apps = [s for s in states if s.get("name") != SIDECAR_CONTAINER]
+def gone(last: Pod | None) -> str:
+    """Say that a pod is gone, and what was seen of its end before.
+
+    Args:
+        last: how it was last seen, if it was.
+    """
+    clues = last.clues if last else ""
+    return f"{_GONE}: {clues}" if clues else _GONE
+
+
+def as_gone(last: Pod) -> Pod:
+    """Give a pod as it is once it is gone; it has ended for good."""
+    return replace(last, ended=last.ended or gone(last), final=True, restart=None)
+
+
+def is_gone(reason: str) -> bool:
+    """Tell whether a reason says that the pod is gone."""
+    return reason.startswith(_GONE)
+
+
+def _end(status: Mapping[str, Any], apps: Sequence[Mapping[str, Any]]) -> tuple[str | None, bool]:
+    sidecar = [
+        container
+        for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
+        if container.get("name") == SIDECAR_CONTAINER
+    ]
     if status.get("phase") in _FINAL_PHASES:
-        return _reason(apps) or f"pod {str(status['phase']).lower()}{_detail(status)}", True
+        phase = f"pod {str(status['phase']).lower()}"
+        return f"{phase}: {_clues(status, apps)}" if _disruption(status) else _reason(apps) or phase, True
     if apps and sidecar and all(_terminated(s) for s in [*apps, *sidecar]):
         return _reason(apps) or "no container of the pod runs", False
     return None, False
+
+
+def _restart(apps: Sequence[Mapping[str, Any]]) -> Restart | None:
+    """Give what is over of a pod's app containers; our sidecar is none of them, it knows its own processes best."""
+    reason = _reason(apps)
+    states = [app.get("state") or {} for app in apps]
+    if reason is None or not all(_STATES & state.keys() for state in states):
+        return None
+    starts = [state["running"].get("startedAt") for state in states if "running" in state]
+    if not all(starts):
+        return None
+    return Restart(min(map(datetime.fromisoformat, starts)) - _CLOCKS_DIFFER if starts else None, reason)
+
+
+def _ended_at(status: Mapping[str, Any]) -> datetime | None:
+    """Give when the last container ended that says so."""
+    found = []
+    for container in (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())):
+        for state in (container.get("state") or {}, container.get("lastState") or {}):
+            at = (state.get("terminated") or {}).get("finishedAt")
+            if at:
+                found.append(datetime.fromisoformat(at))
+    return max(found, default=None)
 
 
 def _terminated(container: Mapping[str, Any]) -> bool:
@@ -100,5 +177,13 @@ def _reason(containers: Sequence[Mapping[str, Any]]) -> str | None:
     return found
 
 
-def _detail(status: Mapping[str, Any]) -> str:
-    return f": {status['reason']}" if status.get("reason") else ""
+def _clues(status: Mapping[str, Any], apps: Sequence[Mapping[str, Any]]) -> str:
+    return "; ".join(filter(None, (_disruption(status), _reason(apps))))
+
+
+def _disruption(status: Mapping[str, Any]) -> str:
+    """Say in a word who ends the pod against its will, such as EvictionByEvictionAPI; nothing if nobody does."""
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
+            return str(condition.get("reason") or "")
+    return str(status.get("reason") or "")

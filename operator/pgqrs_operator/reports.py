@@ -6,6 +6,7 @@ A write that fails is logged and left to the next round, which finds the same di
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from pgqrs_operator.api import ApiError, ConflictError, NotFoundError
 from pgqrs_operator.names import API_VERSION, FINALIZER, QUEUES, WORKERS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Mapping
+    from collections.abc import Coroutine, Iterable, Mapping
 
     from pgqrs_operator.api import Kubernetes
     from pgqrs_operator.pods import Pod
@@ -26,6 +27,9 @@ _log = logging.getLogger(__name__)
 
 #: Writes that are under way at a time.
 _PARALLEL = 16
+#: So many are begun together, and none after so many seconds: meanwhile nothing is done for the messages of the dead.
+_SLICE = 200
+_WRITING_SECONDS = 3.0
 _PLURALS = {"PgqrsQueue": QUEUES, "PgqrsWorker": WORKERS}
 _COMPONENT = "pgqrs-operator"
 
@@ -38,15 +42,41 @@ class Reporter:
         self._store = store
         self._slots = asyncio.Semaphore(_PARALLEL)
 
-    async def together(self, writes: Iterable[Awaitable[None]]) -> None:
-        """Carry out writes side by side."""
-        async with asyncio.TaskGroup() as group:
-            for write in writes:
-                group.create_task(self._slotted(write))
+    async def together(self, writes: Iterable[Coroutine[Any, Any, object]]) -> None:
+        """Carry out writes side by side; one that raises is logged, and the others go on."""
+        all_of_them = list(writes)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for write in all_of_them:
+                    group.create_task(self._slotted(write))
+        finally:
+            # Those that a cancellation kept from beginning; for the others this does nothing.
+            for write in all_of_them:
+                write.close()
 
-    async def _slotted(self, write: Awaitable[None]) -> None:
+    async def in_time(self, writes: Iterable[Coroutine[Any, Any, object]]) -> bool:
+        """Carry out writes as long as there is time; what is left out must be found again by the next round.
+
+        Args:
+            writes: those that come too late are not even made.
+
+        Returns:
+            Whether the end of them was reached.
+        """
+        left = iter(writes)
+        ends_at = asyncio.get_running_loop().time() + _WRITING_SECONDS
+        while part := list(itertools.islice(left, _SLICE)):
+            await self.together(part)
+            if asyncio.get_running_loop().time() > ends_at:
+                return False
+        return True
+
+    async def _slotted(self, write: Coroutine[Any, Any, object]) -> None:
         async with self._slots:
-            await write
+            try:
+                await write
+            except Exception:  # noqa: BLE001 - one resource must not keep the others from being told
+                _log.exception("a write failed; the next round tries it again")
 
     def _keep(self, body: Mapping[str, Any]) -> None:
         shelf = self._store.queues if body.get("kind") == "PgqrsQueue" else self._store.workers
@@ -94,12 +124,13 @@ class Reporter:
         """Put our finalizer on a resource."""
         await self._finalizers(resource, [*resource.finalizers, FINALIZER])
 
-    async def let_go(self, resource: Resource) -> None:
-        """Take our finalizer off a resource, so that it can disappear."""
-        if resource.held:
-            await self._finalizers(resource, [name for name in resource.finalizers if name != FINALIZER])
+    async def let_go(self, resource: Resource) -> bool:
+        """Take our finalizer off a resource, so that it can disappear; tell whether that was done just now."""
+        if not resource.held:
+            return False
+        return await self._finalizers(resource, [name for name in resource.finalizers if name != FINALIZER])
 
-    async def _finalizers(self, resource: Resource, finalizers: list[str]) -> None:
+    async def _finalizers(self, resource: Resource, finalizers: list[str]) -> bool:
         plural = _PLURALS[resource.kind]
         try:
             body = await self._kubernetes.patch_finalizers(
@@ -107,11 +138,12 @@ class Reporter:
             )
         except (NotFoundError, ConflictError):
             # Something newer is on its way to us.
-            return
+            return False
         except ApiError as error:
             _log.warning("finalizer not written", extra={"resource": str(resource.key), "error": str(error)})
-            return
+            return False
         self._keep(body)
+        return True
 
     async def create_worker(self, pod: Pod) -> None:
         """Make the `PgqrsWorker` of an injected pod, owned by the pod."""
@@ -144,15 +176,17 @@ class Reporter:
             _log.warning("PgqrsWorker not deleted", extra={"resource": str(worker.key), "error": str(error)})
 
     async def report_without_sidecar(self, pod: Pod) -> None:
-        """Tell that a labelled pod started without a sidecar."""
+        """Tell that a labelled pod started without a sidecar; once, whoever told it before."""
         text = (
             "It has the label pgqrs.io/queue and no sidecar: no injector answered when it was created, or its "
             "namespace is left alone. Delete it, so that its controller makes a new one."
         )
-        namespace, name = pod.key
-        about = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": pod.uid}
-        _log.warning("labelled pod without a sidecar", extra={"pod": str(pod.key)})
-        await self._event(about, "NotInjected", text, warning=True)
+        if await self._event(_pod(pod), "NotInjected", text, warning=True, name=f"{pod.uid}.not-injected"):
+            _log.warning("labelled pod without a sidecar", extra={"pod": str(pod.key)})
+
+    async def pod_event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
+        """Make an Event about a pod."""
+        await self._event(_pod(pod), reason, message, warning=warning)
 
     async def event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
         """Make an Event about a resource."""
@@ -165,12 +199,16 @@ class Reporter:
         }
         await self._event(about, reason, message, warning=warning)
 
-    async def _event(self, about: Mapping[str, str], reason: str, message: str, *, warning: bool) -> None:
+    async def _event(
+        self, about: Mapping[str, str], reason: str, message: str, *, warning: bool, name: str | None = None
+    ) -> bool:
+        """Make an Event; one with a name of its own is made once. Tell whether it was not there already."""
         now = datetime.now(UTC)
+        called = {"generateName": f"{about['name'][:230]}."} if name is None else {"name": name}
         body = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{about['name'][:230]}.", "namespace": about["namespace"]},
+            "metadata": {**called, "namespace": about["namespace"]},
             "involvedObject": dict(about),
             "type": "Warning" if warning else "Normal",
             "reason": reason,
@@ -182,8 +220,16 @@ class Reporter:
         }
         try:
             await self._kubernetes.create_event(about["namespace"], body)
+        except ConflictError:
+            return False
         except ApiError as error:
             # A namespace that is being deleted takes none.
             _log.debug(
                 "event not made", extra={"resource": f"{about['namespace']}/{about['name']}", "error": str(error)}
             )
+        return True
+
+
+def _pod(pod: Pod) -> dict[str, str]:
+    namespace, name = pod.key
+    return {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": pod.uid}

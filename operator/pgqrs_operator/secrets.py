@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pgqrs import errors
 from pgqrs.database import check_dsn
 from pgqrs_operator import verdicts
-from pgqrs_operator.api import ApiError, NotFoundError
+from pgqrs_operator.api import ApiError, BadNameError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 _FRESH_SECONDS = 3.0
 _RETRY_SECONDS = 2.0
 _FORBIDDEN = 403
-#: Secrets that are read at a time.
+#: Secrets that are read at a time; and of more than this an address stays current for longer, in proportion: the API
+#: server is not asked more than some fifty times a second.
 _PARALLEL = 16
+_MANY = 150
 
 
 class SecretKey(NamedTuple):
@@ -34,6 +36,14 @@ class SecretKey(NamedTuple):
     key: str
 
 
+class Address(NamedTuple):
+    """Where a database is."""
+
+    dsn: str
+    #: The Secret says so no more; it is the last one that it said.
+    leftover: bool
+
+
 class Addresses:
     """The databases' addresses, read again every now and then, so that a rotated password is noticed."""
 
@@ -41,12 +51,14 @@ class Addresses:
         self._kubernetes = kubernetes
         self._known: dict[SecretKey, tuple[float, str | Verdict]] = {}
         self._last: dict[SecretKey, str] = {}
+        self._patience = 1.0
 
     async def refresh(self, keys: Collection[SecretKey]) -> None:
         """Read what is not fresh any more, side by side, and forget what nobody asks for."""
         now = asyncio.get_running_loop().time()
         self._known = {key: known for key, known in self._known.items() if key in keys}
         self._last = {key: last for key, last in self._last.items() if key in keys}
+        self._patience = max(1.0, len(keys) / _MANY)
         slots = asyncio.Semaphore(_PARALLEL)
 
         async def read(key: SecretKey) -> None:
@@ -58,17 +70,19 @@ class Addresses:
                 if self._known.get(key, (0.0, ""))[0] <= now:
                     group.create_task(read(key))
 
-    def find(self, key: SecretKey, *, leftover: bool = False) -> str | Verdict:
+    def find(self, key: SecretKey, *, leftover: bool = False) -> Address | Verdict:
         """Give the address, or what is wrong, as of the last `refresh`.
 
         Args:
             key: where it is.
-            leftover: take the last one that was there where the Secret is gone: a namespace loses its Secrets before
-                its queues, whose rows are still to be left in order.
+            leftover: take the last one that was there where the Secret does not give one any more: a namespace loses
+                its Secrets, and the right to read them, before its queues, whose rows are still to be left in order.
         """
         found = self._known[key][1]
-        if leftover and not isinstance(found, str) and found.reason == "SecretNotFound":
-            return self._last.get(key, found)
+        if isinstance(found, str):
+            return Address(found, leftover=False)
+        if leftover and found.kind == "stalled" and key in self._last:
+            return Address(self._last[key], leftover=True)
         return found
 
     async def _refresh(self, key: SecretKey) -> None:
@@ -76,30 +90,19 @@ class Addresses:
         now = asyncio.get_running_loop().time()
         if isinstance(answer, str):
             self._last[key] = answer
-            self._known[key] = (now + _FRESH_SECONDS, answer)
+            self._known[key] = (now + _FRESH_SECONDS * self._patience, answer)
         else:
             if answer.kind == "waiting":
                 # The API server does not answer; that says nothing about the database.
                 answer = self._last.get(key, answer)
-            self._known[key] = (now + _RETRY_SECONDS, answer)
+            self._known[key] = (now + _RETRY_SECONDS * self._patience, answer)
 
     async def _read(self, key: SecretKey) -> str | Verdict:
         where = f"Secret {key.name!r} in namespace {key.namespace!r}"
         try:
             secret = await self._kubernetes.get_secret(key.namespace, key.name)
-        except NotFoundError:
-            return verdicts.stalled(
-                "SecretNotFound",
-                f"There is no {where}. Create it: kubectl -n {key.namespace} create secret generic {key.name} "
-                f"--from-literal={key.key}=postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
-            )
         except ApiError as error:
-            if error.status == _FORBIDDEN:
-                return verdicts.stalled(
-                    "SecretForbidden",
-                    f"The operator may not read {where}; add its name to the chart's value rbac.secretNames.",
-                )
-            return verdicts.waiting("SecretUnavailable", f"The {where} cannot be read at the moment.")
+            return _unreadable(key, where, error)
         data = secret.get("data") or {}
         if key.key not in data:
             there = ", ".join(sorted(data)[:10]) or "nothing"
@@ -116,3 +119,20 @@ class Addresses:
                 f"Key {key.key!r} of {where} is no PostgreSQL address; it has the form "
                 "postgresql://USER:PASSWORD@HOST:PORT/DATABASE.",
             )
+
+
+def _unreadable(key: SecretKey, where: str, error: ApiError) -> Verdict:
+    if isinstance(error, NotFoundError):
+        return verdicts.stalled(
+            "SecretNotFound",
+            f"There is no {where}. Create it: kubectl -n {key.namespace} create secret generic {key.name} "
+            f"--from-literal={key.key}=postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
+        )
+    if isinstance(error, BadNameError):
+        return verdicts.stalled("InvalidSpec", f"spec.connection.secretRef.name: {error}.")
+    if error.status == _FORBIDDEN:
+        return verdicts.stalled(
+            "SecretForbidden",
+            f"The operator may not read {where}; add its name to the chart's value rbac.secretNames.",
+        )
+    return verdicts.waiting("SecretUnavailable", f"The {where} cannot be read at the moment.")

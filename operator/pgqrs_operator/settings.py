@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MAX_PORT = 65535
+_MOST_QUEUES = 100_000
 
 
 class SettingsError(ValueError):
@@ -24,6 +27,8 @@ class Settings:
     #: Where the operator itself is installed, and the name of the Helm release.
     namespace: str = "pgqrs-system"
     release: str = "pgqrs"
+    #: Who this process is among the operators of the release: `POD_ADDRESS`.
+    identity: str = "pgqrs-operator_"
     #: The namespace whose resources and pods are looked after; None for all namespaces.
     watch_namespace: str | None = None
     #: Tells apart clusters that share a database; part of every owner that is written into a row.
@@ -31,6 +36,10 @@ class Settings:
     #: Whether the webhook's certificate is ours to keep; else something like cert-manager does it.
     manage_webhook: bool = True
     health_port: int = 8080
+    #: How many queues have series of their own in Prometheus.
+    metrics_queues: int = 1000
+    #: Whether busy pods are told from idle ones to the ReplicaSets that delete them.
+    deletion_cost: bool = False
     log_level: str = "INFO"
 
     @classmethod
@@ -48,17 +57,23 @@ class Settings:
                 raise SettingsError(message)
             return value
 
-        port = environment.get("PGQRS_HEALTH_PORT") or "8080"
-        if not port.isascii() or not port.isdigit() or not 0 <= int(port) <= _MAX_PORT:
-            message = f"PGQRS_HEALTH_PORT is {port!r}; it is a TCP port, such as 8080."
-            raise SettingsError(message)
+        def number(name: str, default: int, most: int, what: str) -> int:
+            value = environment.get(name) or str(default)
+            if not value.isascii() or not value.isdigit() or int(value) > most:
+                message = f"{name} is {value!r}; it is {what}, such as {default}."
+                raise SettingsError(message)
+            return int(value)
+
         return cls(
             namespace=environment.get("PGQRS_OPERATOR_NAMESPACE") or "pgqrs-system",
             release=environment.get("PGQRS_RELEASE") or "pgqrs",
+            identity=_identity(environment),
             watch_namespace=environment.get("PGQRS_WATCH_NAMESPACE") or None,
             cluster=environment.get("PGQRS_CLUSTER") or None,
             manage_webhook=choice("PGQRS_MANAGE_WEBHOOK", "true", ("true", "false")) == "true",
-            health_port=int(port),
+            health_port=number("PGQRS_HEALTH_PORT", 8080, _MAX_PORT, "a TCP port"),
+            metrics_queues=number("PGQRS_METRICS_QUEUES", 1000, _MOST_QUEUES, f"a number up to {_MOST_QUEUES}"),
+            deletion_cost=choice("PGQRS_POD_DELETION_COST", "false", ("true", "false")) == "true",
             log_level=choice("PGQRS_LOG_LEVEL", "INFO", LEVELS),
         )
 
@@ -72,3 +87,9 @@ class Settings:
         if cluster != ([self.cluster] if self.cluster else []):
             return False
         return self.watch_namespace in {None, namespace}
+
+
+def _identity(environment: Mapping[str, str]) -> str:
+    # A pod's name is its own; outside of a pod there may be several processes on one machine.
+    name = environment.get("PGQRS_POD_NAME") or f"{socket.gethostname()}-{uuid.uuid4()}"
+    return f"{name}_{environment.get('PGQRS_POD_IP', '')}"

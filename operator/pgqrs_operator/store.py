@@ -7,6 +7,8 @@ nothing, and it wakes whoever waits for a change.
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from pgqrs_operator.pods import Pod
+
+#: How long it is known when something disappeared, in seconds.
+_REMEMBER_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,13 +110,23 @@ def _explained(error: ValidationError) -> str:
 
 
 def read_queue(body: Mapping[str, Any]) -> Queue:
-    """Read a `PgqrsQueue`; one that the schema of this version would refuse gets the defaults and a problem."""
-    problem = ""
+    """Read a `PgqrsQueue`; one that the schema of this version refuses gets a problem and what can be read of it."""
+    problem, written = "", body.get("spec") or {}
     try:
-        spec = QueueSpec.model_validate(body.get("spec") or {})
+        spec = QueueSpec.model_validate(written)
     except ValidationError as error:
-        spec, problem = QueueSpec(), _explained(error)
+        spec, problem = _readable(written), _explained(error)
     return Queue(**_common(body), spec=spec, problem=problem)
+
+
+def _readable(written: Mapping[str, Any]) -> QueueSpec:
+    """Read what is allowed: neither its name nor its database become others because of another field."""
+    fine = {}
+    for field_name, value in written.items():
+        with suppress(ValidationError):
+            QueueSpec.model_validate({field_name: value})
+            fine[field_name] = value
+    return QueueSpec.model_validate(fine)
 
 
 def read_worker(body: Mapping[str, Any]) -> Worker:
@@ -153,20 +168,26 @@ class Shelf(Generic[T]):
     _items: dict[str, T] = field(default_factory=dict)
     #: What was seen to disappear, so that a list that was read before cannot bring it back.
     _gone: dict[str, int] = field(default_factory=dict)
+    #: When that was, by the monotonic clock, and how it looked last, for as long as somebody may ask.
+    _vanished: dict[str, tuple[float, T]] = field(default_factory=dict)
 
     def put(self, body: Mapping[str, Any]) -> None:
         """Take what a watch or a patch shows, unless something newer is there."""
-        item = self._read(body)
-        old = self._items.get(item.uid)
-        if self._gone.get(item.uid, -1) >= item.version or (old and old.version >= item.version):
+        metadata = body.get("metadata", {})
+        uid, at = metadata.get("uid", ""), pods.version(metadata)
+        old = self._items.get(uid)
+        if self._gone.get(uid, -1) >= at or (old and old.version >= at):
+            # Most of a list is known; reading it is what takes time.
             return
-        self._items[item.uid] = item
+        self._items[uid] = self._read(body)
         self._changed.set()
 
     def drop(self, uid: str, version: int) -> None:
         """Forget an object that is gone."""
         self._gone[uid] = version
-        if self._items.pop(uid, None):
+        item = self._items.pop(uid, None)
+        if item is not None:
+            self._vanished[uid] = time.monotonic(), item
             self._changed.set()
 
     def replace(self, bodies: Iterable[Mapping[str, Any]], version: int) -> None:
@@ -179,6 +200,18 @@ class Shelf(Generic[T]):
             if uid not in seen and item.version <= version:
                 self.drop(uid, version)
         self._gone = {uid: at for uid, at in self._gone.items() if at >= version}
+        oldest = time.monotonic() - _REMEMBER_SECONDS
+        self._vanished = {uid: last for uid, last in self._vanished.items() if last[0] > oldest}
+
+    def vanished(self, uid: str) -> float | None:
+        """Give when an object was seen to disappear, by the monotonic clock, if that was within ten minutes."""
+        seen = self._vanished.get(uid)
+        return None if seen is None else seen[0]
+
+    def last(self, uid: str) -> T | None:
+        """Give an object that is there, or how one looked last that disappeared within ten minutes."""
+        seen = self._vanished.get(uid)
+        return self._items.get(uid) or (None if seen is None else seen[1])
 
     def __iter__(self) -> Iterator[T]:
         return iter(list(self._items.values()))

@@ -93,6 +93,12 @@ def condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     return {}
 
 
+def settled(status: Mapping[str, Any], generation: int) -> bool:
+    """Tell whether all was as declared when this generation was looked at last; what differs is somebody's doing."""
+    ready = condition(status, "Ready")
+    return ready.get("status") == "True" and ready.get("observedGeneration") == generation
+
+
 def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """Give the JSON merge patch (RFC 7386) that turns `old` into `new`; empty if they are the same."""
     patch: dict[str, Any] = {}

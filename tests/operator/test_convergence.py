@@ -3,90 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pgqrs
-from pgqrs import fleet, lifecycle, pods, queues
-from pgqrs.models import PodIdentity, QueuePolicy, WorkerStatus
+from pgqrs import lifecycle, pods, queues
+from pgqrs.models import QueuePolicy, WorkerStatus
 from pgqrs_operator.actions import carry_out
-from pgqrs_operator.facts import Desired, DesiredQueue, DesiredWorker, Key, Observed, Plan
+from pgqrs_operator.facts import Key
 from pgqrs_operator.metrics import Metrics
-from pgqrs_operator.plan import plan
-
-if TYPE_CHECKING:
-    from pgqrs.database import Database
-    from pgqrs.models import WorkerInfo
-
-POD = PodIdentity(uid="uid-1", name="web-1", namespace="shop")
-WORKER = DesiredWorker(key=Key("shop", "web-1"), owner="shop/web-1", age=("1", "1"), pod_uid=POD.uid)
-
-
-def queue(name: str = "emails", **changes: Any) -> DesiredQueue:
-    made = DesiredQueue(key=Key("shop", name), owner=f"shop/{name}", age=("1", name), name=name, policy=QueuePolicy())
-    return replace(made, **changes)
-
-
-@dataclass
-class World:
-    """A database, and what is declared about it."""
-
-    db: Database
-    queues: tuple[DesiredQueue, ...] = ()
-    workers: tuple[DesiredWorker, ...] = ()
-    others: frozenset[str] = frozenset()
-    ended: dict[str, str] | None = None
-    silence_counts: bool = True
-
-    async def plan(self) -> Plan:
-        found = await fleet.observe(
-            self.db,
-            queues=[one.name for one in self.queues],
-            emptying=[one.name for one in self.queues if one.delete_data],
-            workers=[one.row_name for one in self.workers if one.row_name],
-            pods=[one.pod_uid for one in self.workers if one.pod_uid],
-        )
-        desired = Desired(queues=self.queues, workers=self.workers, others=self.others)
-        return plan(desired, Observed(fleet=found, ended=self.ended or {}, silence_counts=self.silence_counts))
-
-    async def converge(self) -> Plan:
-        for _ in range(5):
-            planned = await self.plan()
-            if not planned.actions:
-                return planned
-            await carry_out(self.db, planned.actions, Metrics())
-        raise AssertionError(planned.actions)
-
-    async def row(self, name: str = "emails") -> pgqrs.QueueInfo:
-        return await queues.get(self.db, name)
-
-    async def worker(self) -> WorkerInfo:
-        return await lifecycle.register(self.db, "emails", hostname="web-1.shop", pod=POD)
-
-
-@pytest.fixture
-def world(admin: pgqrs.Admin) -> World:
-    return World(admin.database, queues=(queue(),))
-
-
-async def leased(world: World, worker: WorkerInfo) -> int:
-    """Let the worker take a message, and give the message's id."""
-    async with pgqrs.Admin(world.db.dsn) as admin:
-        async with pgqrs.Producer(admin, "emails") as producer:
-            await producer.enqueue({"to": "a"})
-        (message_id,) = await dequeued(world, worker.id)
-        return message_id
-
-
-async def dequeued(world: World, worker_id: int) -> list[int]:
-    """Lease a message for a worker, and give its id."""
-    _, *found = await world.db.fetch("messages.dequeue", worker_id, 1, None, None)
-    return [row["id"] for row in found]
+from tests.operator.world import POD, WORKER, World, dequeued, leased, queue
 
 
 async def test_a_queue_appears_follows_and_is_set_right(world: World) -> None:
@@ -287,8 +217,8 @@ async def test_a_queue_that_cannot_be_removed_is_its_own_problem_alone(world: Wo
             "INSERT INTO reports SELECT id FROM pgqrs_queues WHERE queue_name = 'a'"
         )
     world.queues = (queue("a", deleting=True, delete_data=True), queue("b", deleting=True, delete_data=True))
-    problems = await carry_out(world.db, (await world.plan()).actions, Metrics())
-    assert list(problems) == [Key("shop", "a")]
+    outcome = await carry_out(world.db, (await world.plan()).actions, Metrics())
+    assert list(outcome.queues) == [Key("shop", "a")]
     assert (await world.plan()).done_queues == {Key("shop", "b")}
 
 

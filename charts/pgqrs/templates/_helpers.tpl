@@ -24,6 +24,11 @@ app.kubernetes.io/component: {{ .component }}
 {{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) -}}
 {{- end -}}
 
+{{/* "true" where the operator makes the webhook's certificate and tells the API server of it. */}}
+{{- define "pgqrs.keptCertificate" -}}
+{{- and .Values.injector.enabled (eq .Values.injector.certificate.manager "Operator") -}}
+{{- end -}}
+
 {{/* The environment of the operator's image, whichever command it runs: see docs/design/interfaces.md. */}}
 {{- define "pgqrs.environment" -}}
 - name: PGQRS_OPERATOR_NAMESPACE
@@ -42,16 +47,28 @@ app.kubernetes.io/component: {{ .component }}
   value: {{ .Values.injector.drainSeconds | quote }}
 - name: PGQRS_RAISE_GRACE_PERIOD
   value: {{ .Values.injector.raiseGracePeriod | quote }}
+- name: PGQRS_UNKNOWN_QUEUE
+  value: {{ .Values.injector.unknownQueue | quote }}
+- name: PGQRS_SIDECAR_DEFAULTS
+  value: {{ .Values.injector.sidecar | toJson | quote }}
 - name: PGQRS_MANAGE_WEBHOOK
-  value: "true"
+  value: {{ eq (include "pgqrs.keptCertificate" .) "true" | quote }}
 - name: PGQRS_HEALTH_PORT
   value: "8080"
+- name: PGQRS_METRICS_QUEUES
+  value: {{ .Values.operator.metricsQueues | int64 | quote }}
+- name: PGQRS_POD_DELETION_COST
+  value: {{ .Values.operator.podDeletionCost | quote }}
 - name: PGQRS_LOG_LEVEL
   value: {{ .Values.logLevel | quote }}
 - name: PGQRS_POD_NAME
   valueFrom:
     fieldRef:
       fieldPath: metadata.name
+- name: PGQRS_POD_IP
+  valueFrom:
+    fieldRef:
+      fieldPath: status.podIP
 {{- end -}}
 
 {{- define "pgqrs.podSecurity" -}}

@@ -11,23 +11,30 @@ CONCURRENCY = int(os.environ.get("CONCURRENCY", "4"))
 SEND_SECONDS = float(os.environ.get("SEND_SECONDS", "0.075"))
 
 # What was sent, by whom and when. A message is delivered at least once, so whoever must not send an e-mail twice looks
-# here first; this example only keeps the book. The lock lets several pods start at once.
+# here first; this example only keeps the book. Each delivery has its own row: the number of the attempt does not tell
+# two of them apart, because a message that is given back unhandled does not count. The lock lets several pods start at
+# once.
 TABLE = """
 SELECT pg_advisory_xact_lock(hashtext('emails_sent'));
 CREATE TABLE IF NOT EXISTS emails_sent (
-    message_id bigint, attempt int, worker_id bigint, pod text,
-    started_at timestamptz NOT NULL DEFAULT clock_timestamp(), ended_at timestamptz,
-    PRIMARY KEY (message_id, attempt))
+    id bigserial PRIMARY KEY,
+    message_id bigint NOT NULL, attempt int NOT NULL,
+    worker_id bigint NOT NULL, pod text NOT NULL, pod_uid text NOT NULL, container text NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(), ended_at timestamptz)
 """
-BEGIN = "INSERT INTO emails_sent (message_id, attempt, worker_id, pod) VALUES ($1, $2, $3, $4)"
-END = "UPDATE emails_sent SET ended_at = clock_timestamp() WHERE message_id = $1 AND attempt = $2"
+BEGIN = """
+INSERT INTO emails_sent (message_id, attempt, worker_id, pod, pod_uid, container)
+VALUES ($1, $2, $3, $4, $5, $6) RETURNING id
+"""
+END = "UPDATE emails_sent SET ended_at = clock_timestamp() WHERE id = $1"
+# What the injector tells every container of a labelled pod about itself.
+WHERE = [os.environ[name] for name in ("PGQRS_POD_NAME", "PGQRS_POD_UID", "PGQRS_CONTAINER")]
 
 
 async def send_email(message: pgqrs.Message, book: asyncpg.Pool) -> None:
-    pod = os.environ["PGQRS_POD_NAME"]
-    await book.execute(BEGIN, message.id, message.read_ct, message.consumer_worker_id, pod)
+    entry = await book.fetchval(BEGIN, message.id, message.read_ct, message.consumer_worker_id, *WHERE)
     await asyncio.sleep(SEND_SECONDS)  # here the e-mail would be sent to message.payload["to"]
-    await book.execute(END, message.id, message.read_ct)
+    await book.execute(END, entry)
 
 
 async def main() -> None:

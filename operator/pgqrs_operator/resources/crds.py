@@ -67,8 +67,9 @@ def _condition(name: str, field: str) -> str:
     return f'.status.conditions[?(@.type=="{name}")].{field}'
 
 
-def _column(name: str, path: str, kind: str = "string", *, wide: bool = False) -> dict[str, Any]:
-    return {"name": name, "type": kind, "jsonPath": path} | ({"priority": 1} if wide else {})
+def _column(name: str, path: str, kind: str = "string", *, wide: bool = False, description: str = "") -> dict[str, Any]:
+    about = {"description": description} if description else {}
+    return {"name": name, "type": kind, "jsonPath": path} | about | ({"priority": 1} if wide else {})
 
 
 def _definition(
@@ -148,10 +149,26 @@ def _queue() -> dict[str, Any]:
         columns=[
             _column("Queue", ".status.queueName"),
             _column("Ready", _condition("Ready", "status")),
-            _column("Depth", ".status.messages.ready", "integer"),
-            _column("Leased", ".status.messages.leased", "integer"),
-            _column("Dead", ".status.messages.dead", "integer"),
-            _column("Workers", ".status.workers.ready", "integer"),
+            _column(
+                "Depth",
+                ".status.messages.ready",
+                "integer",
+                description="Messages that wait for a worker now; 10000 stands for so many or more.",
+            ),
+            _column(
+                "Oldest",
+                ".status.oldestReadySince",
+                "date",
+                description="For how long the oldest of them has been waiting.",
+            ),
+            _column("Leased", ".status.messages.leased", "integer", description="Messages that are with a worker now."),
+            _column("Dead", ".status.messages.dead", "integer", description="Dead letters."),
+            _column(
+                "Workers",
+                ".status.workers.ready",
+                "integer",
+                description="Workers that work or wait for messages.",
+            ),
             _column("Reason", _condition("Ready", "reason")),
             _column("Message", _condition("Ready", "message")),
             _column("Age", ".metadata.creationTimestamp", "date"),

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pgqrs import duration, errors, names
-from pgqrs_operator.resources.common import OBJECT_NAME_LENGTH, Conditions, Duration, Model, ObjectName
-from pgqrs_operator.resources.queue import InvalidSpecError
+from pgqrs import errors, names
+from pgqrs_operator.resources.common import OBJECT_NAME_LENGTH, Conditions, Duration, Model, Moment, ObjectName
+from pgqrs_operator.resources.queue import InvalidSpecError, bounded
 
 _DRAIN = (timedelta(0), timedelta(hours=24))
 
@@ -26,11 +26,15 @@ class WorkerSpec(Model):
     """What is declared about a worker: one process outside of the cluster, or all workers of a pod."""
 
     queue_ref: QueueRef = Field(description="The queue that the worker serves. Cannot be changed.")
-    hostname: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[^#\s]+$")] | None = Field(
-        default=None, description="First half of the worker's name HOSTNAME:PORT. Absent if a pod owns this."
+    hostname: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[^#\pC\pZ]+$")] | None = Field(
+        default=None,
+        description=(
+            "First half of the name HOSTNAME:PORT under which a process outside of the cluster registered. Absent if a "
+            "Pod owns this resource. Cannot be changed."
+        ),
     )
     port: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
-        default=None, description="Second half of the worker's name. Absent if a pod owns this resource."
+        default=None, description="Second half of that name. Absent if a Pod owns this resource. Cannot be changed."
     )
     state: State | None = Field(
         default=None,
@@ -42,7 +46,10 @@ class WorkerSpec(Model):
     )
     drain_timeout: Duration = Field(
         default="25s",
-        description="How long a worker that is to be stopped may finish what it has, up to 24h; then others get it.",
+        description=(
+            "How long a worker that is to be stopped may finish what it has, 0s to 24h; then others get what is left. "
+            "A pod that is being deleted has a drain time of its own."
+        ),
     )
 
     def worker_name(self, *, pod_owned: bool) -> str | None:
@@ -68,16 +75,16 @@ class WorkerSpec(Model):
         """Give how long a drain may take.
 
         Raises:
-            InvalidSpecError: it is too long.
+            InvalidSpecError: it is out of range.
         """
-        try:
-            value = duration.parse(self.drain_timeout, field="spec.drainTimeout")
-        except errors.ValidationError as error:
-            raise InvalidSpecError(str(error)) from error
-        if value > _DRAIN[1]:
-            message = f"spec.drainTimeout is {self.drain_timeout}; allowed are 0s to {duration.render(_DRAIN[1])}."
-            raise InvalidSpecError(message)
-        return value
+        return bounded(self.drain_timeout, "spec.drainTimeout", *_DRAIN)
+
+
+class Drain(Model):
+    """The drain of a worker that is to be stopped."""
+
+    generation: int = Field(ge=0, description="The generation of the resource that asked for it.")
+    since: Moment = Field(description="When it began; spec.drainTimeout counts from then.")
 
 
 class WorkerStatus(Model):
@@ -98,5 +105,8 @@ class WorkerStatus(Model):
     )
     heartbeat: Literal["Fresh", "Stale"] | None = Field(
         default=None, description="Stale if a worker was silent for more than half of the queue's heartbeat timeout."
+    )
+    drain: Drain | None = Field(
+        default=None, description="Since when a worker that is to be stopped has been finishing what it holds."
     )
     leased_messages: int | None = Field(default=None, ge=0, description="Messages that the workers hold now.")

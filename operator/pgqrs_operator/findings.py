@@ -1,0 +1,165 @@
+"""Writes what one round found to its resources: who may disappear, who goes with its pod, what is said of others."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pgqrs_operator import declarations, verdicts
+from pgqrs_operator.details import queue_details, worker_details
+from pgqrs_operator.facts import DeclareQueue, InterruptWorker, ResumeWorker
+from pgqrs_operator.store import Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from pgqrs.fleet import Fleet, FleetWorker
+    from pgqrs_operator.actions import Outcome
+    from pgqrs_operator.counting import Counts
+    from pgqrs_operator.facts import Key, Plan
+    from pgqrs_operator.metrics import Metrics
+    from pgqrs_operator.pods import Pod
+    from pgqrs_operator.reports import Reporter
+    from pgqrs_operator.store import Store, Worker
+
+#: What is said of a row that was written, by cause.
+_CAUSES = {
+    "Created": "Queue {name!r} was created in the database.",
+    "Recreated": "Queue {name!r} was gone from the database and was created again.",
+    "Adopted": "Queue {name!r} was there already and belongs to this resource now.",
+    "Updated": "Queue {name!r} was changed as declared.",
+    "DriftRepaired": "Queue {name!r} was changed by somebody else and was set right.",
+}
+
+
+class Findings:
+    """Tells what was found in one database."""
+
+    def __init__(self, reporter: Reporter, store: Store, counts: Counts, metrics: Metrics) -> None:
+        self._reporter = reporter
+        self._store = store
+        self._counts = counts
+        self._metrics = metrics
+
+    async def announce(
+        self,
+        planned: Plan,
+        outcome: Outcome,
+        *,
+        found: Fleet,
+        queues: Mapping[Key, Queue],
+        workers: Mapping[Key, Worker],
+    ) -> None:
+        """Make an Event about each row of a queue that was written, and about each worker that was set right.
+
+        Args:
+            planned: what was carried out.
+            outcome: what became of it.
+            found: the rows that it was planned by.
+            queues: the resources of queues.
+            workers: those of workers.
+        """
+        events = [
+            self._written(queues[action.key], action)
+            for action in planned.actions
+            if isinstance(action, DeclareQueue) and action.key in queues and action.key in outcome.declared
+        ]
+        for worker, row in drifted(planned, found, workers):
+            if row.info.id in outcome.changed:
+                self._metrics.drift_repaired("worker")
+                text = f"Worker {row.info.name!r} was made {row.info.status} by somebody else and was set right."
+                events.append(self._reporter.event(worker, "DriftRepaired", text, warning=True))
+        await self._reporter.together(events)
+
+    async def _written(self, queue: Queue, action: DeclareQueue) -> None:
+        text = _CAUSES[action.cause].format(name=action.declaration.name)
+        warning = action.cause in {"Recreated", "DriftRepaired"}
+        await self._reporter.event(queue, action.cause, text, warning=warning)
+
+    async def report(
+        self,
+        queues: Iterable[Queue],
+        workers: Iterable[Worker],
+        pods: Iterable[Pod],
+        *,
+        found: Fleet,
+        planned: Plan,
+        counted: bool,
+    ) -> bool:
+        """Write statuses and finalizers, as far as there is time.
+
+        Args:
+            queues: the resources of queues.
+            workers: those of workers.
+            pods: the pods of these queues.
+            found: the rows as they are now.
+            planned: what is said of them.
+            counted: whether all messages were counted just now.
+
+        Returns:
+            Whether all is written; else the next round goes on.
+        """
+        by_uid = {pod.uid: pod for pod in pods}
+        # In any order, so that those that cannot be written are not always the first.
+        resources: list[Queue | Worker] = [*queues, *workers]
+        random.shuffle(resources)
+        return await self._reporter.in_time(
+            self._queue(one, found, planned)
+            if isinstance(one, Queue)
+            else self._worker(one, by_uid.get(one.pod_uid or ""), planned, counted=counted)
+            for one in resources
+        )
+
+    async def _queue(self, queue: Queue, found: Fleet, planned: Plan) -> None:
+        if queue.key in planned.done_queues:
+            await self._reporter.let_go(queue)
+        elif queue.key in planned.queues:
+            verdict = planned.queues[queue.key]
+            row, counts = found.queues.get(queue.queue_name), self._counts.of(queue.queue_name)
+            await self._reporter.tell(queue, verdict, queue_details(row, counts, verdict))
+
+    async def _worker(self, worker: Worker, pod: Pod | None, planned: Plan, *, counted: bool) -> None:
+        done = worker.key in planned.done_workers
+        if worker.deleting is not None and not worker.frozen and pod is not None and declarations.lives(pod):
+            await self._let_mirror_go(worker, pod)
+        elif done and worker.deleting:
+            await self._reporter.let_go(worker)
+        elif done and worker.pod_uid and self._ended_for_good(worker.pod_uid):
+            await self._reporter.discard(worker)
+        elif worker.key in planned.workers:
+            verdict, report = planned.workers[worker.key], planned.reports.get(worker.key)
+            details = worker_details(worker, report, verdict, counted=counted, now=datetime.now(UTC))
+            await self._reporter.tell(worker, verdict, details)
+
+    async def _let_mirror_go(self, worker: Worker, pod: Pod) -> None:
+        """Let the resource of a pod that goes on disappear, and with it what it said."""
+        state = worker.spec.state if worker.spec else None
+        paused = state in {"Suspended", "Stopped"} and pod.key.namespace == worker.key.namespace
+        if await self._reporter.let_go(worker) and paused:
+            text = (
+                f"PgqrsWorker {worker.key} said {state} and was deleted, so the workers of this pod are resumed. To "
+                "pause them again, set spec.state of the PgqrsWorker that is made in its place."
+            )
+            await self._reporter.pod_event(pod, "Resumed", text, warning=True)
+
+    def _ended_for_good(self, pod_uid: str) -> bool:
+        pod = self._store.pods.get(pod_uid)
+        return pod is None or pod.final
+
+
+def drifted(planned: Plan, found: Fleet, workers: Mapping[Key, Worker]) -> Iterator[tuple[Worker, FleetWorker]]:
+    """Give the workers whose state somebody else changed, and that are set right by this plan, with their resources."""
+    rows = {row.info.id: row for row in found.workers}
+    whose = {row_id: key for key, report in planned.reports.items() for row_id in report.worker_ids}
+    for action in planned.actions:
+        if not isinstance(action, InterruptWorker | ResumeWorker):
+            continue
+        row, key = rows[action.worker_id], whose.get(action.worker_id)
+        worker = workers.get(key) if key else None
+        if worker is None or not verdicts.settled(worker.status, worker.generation):
+            continue
+        # One that was held back works again; or one that nobody here holds back does not work.
+        held_back = row.owner is not None
+        if held_back is isinstance(action, InterruptWorker):
+            yield worker, row
