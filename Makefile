@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help install prepare prepare-database check format test test-unit test-database test-cluster demo demo-down bench clean
+.PHONY: help install prepare prepare-database check format test test-unit test-database test-cluster demo demo-down bench bench-sidecar bench-operator clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -52,6 +52,12 @@ demo-down: install ## Remove everything that the demo made
 
 bench: prepare-database ## Measure against the peers, write docs/performance.md (25 minutes; QUICK=1: 3, to build/bench)
 	$(BIN)/python -m tests.bench $(if $(QUICK),--scale quick)
+
+bench-sidecar: prepare ## Measure what sidecars cost, on the test cluster; write their part of docs/performance.md (15 minutes)
+	$(BIN)/python -m tests.bench_sidecar
+
+bench-operator: prepare ## Measure the operator with 10,000 queues and workers on the test cluster; write its part of docs/performance.md
+	$(BIN)/python -m tests.bench_operator
 
 clean: ## Remove what was made in the checkout
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

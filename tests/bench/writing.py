@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.bench import plot, report
 from tests.bench.contenders import CONTENDERS, OURS
+from tests.bench.page import write_part
 from tests.bench.server import SETTINGS
 from tests.bench.works import WORKS
 
@@ -45,7 +46,7 @@ def write(folder: Path, *, results: Results, verdicts: Sequence[Verdict], machin
         command=_COMMANDS[scale.name],
         plot="performance.svg",
     )
-    (folder / "performance.md").write_text(page)
+    write_part(folder / "performance.md", "bench", page)
 
 
 def _rounded(value: object) -> object:

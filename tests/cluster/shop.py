@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
+from tests.support.cluster.commands import tail
 from tests.support.cluster.errors import ClusterError
+from tests.support.cluster.looking import look
 from tests.support.installation import EXAMPLE, RELEASE, SYSTEM
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.2
+#: Of each table, after a failure.
+_ROWS_SHOWN = 100
 #: A shell waits for its child and leaves SIGTERM alone; and the child can be killed from inside of its container.
 IGNORES_SIGTERM = "python app.py; exit $?"
 DIES_OF_SIGTERM = "python app.py & app=$!; trap 'kill -9 $app; exit 143' TERM; wait $app"
@@ -29,27 +33,41 @@ done
 """
 
 
-def eventually(what: str, condition: Callable[[], T | None], *, within: float) -> T:
-    """Ask until there is an answer, and give it.
+def in_time(condition: Callable[[], T | None], *, within: float) -> T | None:
+    """Ask until there is an answer, and give it; what was said last when the time is up.
 
     Args:
-        what: what is waited for, for the failure's text.
         condition: gives something true once it holds.
         within: seconds until it is given up.
     """
     deadline = time.monotonic() + within
     while True:
         found = condition()
-        if found:
+        if found or time.monotonic() > deadline:
             return found
-        if time.monotonic() > deadline:
-            message = f"not within {within:g} s: {what}"
-            raise AssertionError(message)
         time.sleep(_POLL_SECONDS)
+
+
+def eventually(what: str, condition: Callable[[], T | None], *, within: float) -> T:
+    """Ask until there is an answer, and give it; no answer in time fails the test.
+
+    Args:
+        what: what is waited for, for the failure's text.
+        condition: gives something true once it holds.
+        within: seconds until it is given up.
+    """
+    found = in_time(condition, within=within)
+    if not found:
+        message = f"not within {within:g} s: {what}"
+        raise AssertionError(message)
+    return found
 
 
 class Shop:
     """One namespace with one database."""
+
+    #: What is shown of the database after a failure.
+    tables: tuple[str, ...] = ("pgqrs_queues", "pgqrs_workers", "pgqrs_messages")
 
     def __init__(self, installation: Installation, namespace: str) -> None:
         self.installation = installation
@@ -186,7 +204,7 @@ class Shop:
 
     def redelivered(self) -> int:
         """Count the deliveries after a message's first one."""
-        return self.number("SELECT count(*) FROM emails_sent WHERE attempt > 1")
+        return self.number("SELECT count(*) - count(DISTINCT message_id) FROM emails_sent")
 
     # -- for people
 
@@ -204,21 +222,19 @@ class Shop:
         return "\n".join(said)
 
     def diagnosis(self) -> str:
-        """Give what is useful after a failure."""
+        """Give what is useful after a failure: pods, events, logs, rows, and the same of the system."""
+        namespace = ("-n", self.namespace)
         wanted = [
-            ("-n", self.namespace, "get", "pods,pgqrsqueues,pgqrsworkers", "-o", "wide"),
-            ("-n", self.namespace, "get", "events", "--sort-by=.lastTimestamp"),
-            ("-n", SYSTEM, "get", "pods"),
-            ("-n", SYSTEM, "logs", f"deploy/{RELEASE}-operator", "--tail=40"),
-            ("-n", SYSTEM, "logs", f"deploy/{RELEASE}-injector", "--tail=20"),
-            ("-n", self.namespace, "logs", "-l", "app=emails", "--all-containers", "--prefix", "--tail=40"),
+            (*namespace, "get", "pods,pgqrsqueues,pgqrsworkers", "-o", "wide"),
+            (*namespace, "get", "events", "--sort-by=.lastTimestamp"),
+            (*namespace, "logs", "-l", "pgqrs.io/queue", "--all-containers", "--prefix", "--tail=40"),
         ]
-        said = []
-        for words in wanted:
-            try:
-                text = self.installation.cluster.kubectl(*words, timeout=15.0)
-            except ClusterError as error:
-                text = str(error)
-            said.append(f"--- kubectl {' '.join(words)}\n{text}")
-        said.append(self.query("SELECT * FROM pgqrs_workers ORDER BY id"))
-        return "\n".join(said)
+        said = [look(self.installation.cluster, wanted, lines=400), *(self._rows(table) for table in self.tables)]
+        return "\n".join([*said, self.installation.diagnosis()])
+
+    def _rows(self, table: str) -> str:
+        try:
+            found = self.query(f"SELECT json_strip_nulls(row_to_json(t)) FROM (TABLE {table}) t ORDER BY t.id")
+        except ClusterError as error:
+            found = str(error)
+        return f"--- rows of {table}\n{tail(found, _ROWS_SHOWN)}"

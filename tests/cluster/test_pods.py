@@ -58,20 +58,21 @@ def test_a_deleted_pod_finishes_what_it_holds_and_takes_no_more(shell: str, shop
 
 def test_a_rollout_redelivers_nothing(shop: Shop) -> None:
     shop.ready_queue()
-    shop.deploy(replicas=2, drain=10, SEND_SECONDS="1")
-    shop.send(120)
+    # Work for longer than the roll-out takes, also on a slow machine.
+    shop.deploy(replicas=2, drain=10, SEND_SECONDS="2")
+    shop.send(200)
     eventually("both pods are at work", lambda: shop.in_progress() >= 6, within=20)
     shop.kubectl("rollout", "restart", "deployment/emails")
     shop.kubectl("rollout", "status", "deployment/emails", "--timeout=90s", timeout=100)
     assert shop.number("SELECT count(*) FROM pgqrs_messages WHERE archived_at IS NULL") > 0
-    shop.wait_handled(120, within=60)
+    shop.wait_handled(200, within=120)
     assert shop.redelivered() == 0
 
 
 def test_the_messages_of_a_killed_process_are_in_other_hands_within_5_seconds(shop: Shop) -> None:
     shop.ready_queue(leaseDuration="10m")
     shop.deploy(replicas=2, shell=IGNORES_SIGTERM, SEND_SECONDS="1", CONCURRENCY="2")
-    shop.send(30)
+    shop.send(60)
     eventually("both pods are at work", lambda: shop.in_progress() == 4, within=20)
     victim = shop.pod()
     shop.kill_app(victim)
@@ -81,16 +82,15 @@ def test_the_messages_of_a_killed_process_are_in_other_hands_within_5_seconds(sh
     seconds, reason = again.split("|")
     assert float(seconds) < 5
     assert reason == "process died"
-    shop.wait_handled(30, within=60)
+    shop.wait_handled(60, within=90)
     # Two were being handled; at most two more were done and not archived yet.
     assert shop.redelivered() <= 4
 
 
 _AGAIN = """
 SELECT max(extract(epoch FROM again.started_at - w.shutdown_at)), w.stop_reason
-FROM emails_sent again
-JOIN emails_sent before ON before.message_id = again.message_id AND before.attempt = again.attempt - 1
-JOIN pgqrs_workers w ON w.id = before.worker_id
+FROM (SELECT started_at, lag(worker_id) OVER (PARTITION BY message_id ORDER BY id) AS before FROM emails_sent) again
+JOIN pgqrs_workers w ON w.id = again.before
 GROUP BY w.stop_reason
 """
 
@@ -112,14 +112,14 @@ def test_a_suspended_worker_gets_no_message_until_it_is_resumed(shop: Shop) -> N
     shop.ready_queue()
     shop.deploy(SEND_SECONDS="1", CONCURRENCY="2")
     pod = shop.pod()
-    shop.send(4)
+    shop.send(30)
     eventually("the pod is at work", lambda: shop.in_progress() == 2, within=20)
     shop.kubectl("patch", "pgqrsworker", pod, "--type=merge", "-p", '{"spec":{"state":"Suspended"}}')
     shop.reason("Suspended", kind="pgqrsworker", name=pod, within=20)
     assert shop.query("SELECT status FROM pgqrs_workers WHERE container = 'app'") == "suspended"
     assert shop.in_progress() == 0
     done = shop.number("SELECT count(*) FROM emails_sent")
-    assert done < 4
+    assert done < 30
 
     # Longer than every poll of the consumer: what would be delivered would have been.
     shop.send(2)
@@ -127,7 +127,7 @@ def test_a_suspended_worker_gets_no_message_until_it_is_resumed(shop: Shop) -> N
     assert shop.number("SELECT count(*) FROM emails_sent") == done
 
     shop.kubectl("patch", "pgqrsworker", pod, "--type=merge", "-p", '{"spec":{"state":null}}')
-    shop.wait_handled(6, within=30)
+    shop.wait_handled(32, within=60)
     assert shop.redelivered() == 0
 
 

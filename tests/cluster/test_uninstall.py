@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.shop import Shop
-from tests.support.installation import VALUES
+from tests.cluster.shop import Shop, eventually
+from tests.support.cluster.commands import run
+from tests.support.installation import RELEASE, ROOT, SYSTEM, VALUES
+from tests.support.markdown import blocks
 
 pytestmark = pytest.mark.timeout(400)
+
+_HEADING = "Operator first"
+_KINDS = "pgqrsqueues,pgqrsworkers"
+_LEFT = "pgqrsqueue.pgqrs.io/letters\n"
 
 
 def test_an_uninstallation_leaves_no_finalizer_and_a_new_installation_goes_on(shop: Shop) -> None:
@@ -35,3 +41,23 @@ def test_an_uninstallation_leaves_no_finalizer_and_a_new_installation_goes_on(sh
         fresh.wait_handled(1, within=20)
     finally:
         fresh.remove()
+
+
+def test_what_is_left_without_an_operator_is_freed_by_the_line_of_the_page(shop: Shop) -> None:
+    (line,) = (block.code for block in blocks(ROOT / "docs" / "uninstalling.md", "sh") if block.heading == _HEADING)
+    shop.ready_queue()
+    shop.ready_queue("letters")
+    spec = {"queueRef": {"name": "emails"}, "hostname": "outside", "port": 1}
+    shop.apply({"apiVersion": "pgqrs.io/v1alpha1", "kind": "PgqrsWorker", "metadata": {"name": "w"}, "spec": spec})
+    shop.reason("WaitingForWorker", kind="pgqrsworker", name="w")
+    installation = shop.installation
+    installation.cluster.helm("uninstall", RELEASE, "-n", SYSTEM, "--no-hooks", "--wait", timeout=300.0)
+    try:
+        shop.kubectl("delete", "pgqrsqueue/emails", "pgqrsworker/w", "--wait=false")
+        assert shop.get("pgqrsqueue", "emails")["metadata"]["finalizers"]
+        assert shop.get("pgqrsworker", "w")["metadata"]["finalizers"]
+        run(["sh", "-c", line], environment=installation.cluster.environment, timeout=120.0)
+        eventually("what was deleted is gone", lambda: shop.kubectl("get", _KINDS, "-o=name") == _LEFT, within=10.0)
+        assert "finalizers" not in shop.get("pgqrsqueue", "letters")["metadata"]
+    finally:
+        installation.install(VALUES)

@@ -20,7 +20,7 @@ _HANDLED = """
 SELECT extract(epoch FROM clock_timestamp())::float8 AS at, w.id AS worker, count(*) AS messages
 FROM pgqrs_workers w
 JOIN pgqrs_messages m ON m.consumer_worker_id = w.id AND m.archived_at IS NULL
-JOIN emails_sent e ON e.message_id = m.id AND e.attempt = m.read_ct AND e.ended_at IS NULL
+JOIN emails_sent e ON e.message_id = m.id AND e.worker_id = w.id AND e.ended_at IS NULL
 WHERE w.pod_uid = $1 AND w.status IN ('ready', 'polling')
 GROUP BY w.id
 """

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.demo.ledger import Ledger
 from tests.demo.report import Kill, Report
 from tests.support.cluster.commands import wait_for
+from tests.support.ledger import Ledger
 
 if TYPE_CHECKING:
     from tests.demo.console import Console
@@ -28,7 +28,7 @@ class Play:
     def __init__(self, stage: Stage, console: Console) -> None:
         self._stage = stage
         self._console = console
-        self._ledger = Ledger(stage.query)
+        self._ledger = Ledger(stage.query, table="emails_sent", queue="emails")
         self._problems: list[str] = []
 
     def perform(self) -> Report:

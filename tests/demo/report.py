@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.demo.ledger import Redelivery
+    from tests.support.ledger import Redelivery
 
 #: From the kill of a process to its message in another's hands, in seconds: detection within 2, and a free consumer.
 MAX_REDELIVERY_SECONDS = 5.0

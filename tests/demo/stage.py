@@ -12,7 +12,8 @@ import yaml
 
 from tests.support.cluster.commands import wait_for
 from tests.support.cluster.errors import ClusterError
-from tests.support.installation import EXAMPLE, RELEASE, SYSTEM, Installation
+from tests.support.cluster.looking import look
+from tests.support.installation import EXAMPLE, SYSTEM, Installation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,24 +154,13 @@ class Stage:
 
     def diagnosis(self) -> str:
         """What is useful after a failure: pods, events, and the last lines of the parts."""
+        namespace = ("-n", NAMESPACE)
         wanted = [
-            ("get", "pods", "-A", "-o", "wide"),
-            ("-n", NAMESPACE, "get", "events", "--sort-by=.lastTimestamp"),
-            ("-n", SYSTEM, "get", "events", "--sort-by=.lastTimestamp"),
-            *(
-                ("-n", SYSTEM, "logs", f"deploy/{RELEASE}-{part}", "--tail=25")
-                for part in ("operator", "injector", "development-postgres")
-            ),
-            ("-n", NAMESPACE, "logs", "-l", "app=emails", "--all-containers", "--prefix", "--tail=15"),
+            (*namespace, "get", "pods", "-o", "wide"),
+            (*namespace, "get", "events", "--sort-by=.lastTimestamp"),
+            (*namespace, "logs", "-l", "app=emails", "--all-containers", "--prefix", "--tail=15"),
         ]
-        said = []
-        for words in wanted:
-            try:
-                text = "\n".join(self._cluster.kubectl(*words, timeout=15.0).splitlines()[-30:])
-            except ClusterError as error:
-                text = str(error)
-            said.append(f"--- kubectl {' '.join(words)}\n{text}")
-        return "\n".join(said)
+        return f"{look(self._cluster, wanted, lines=30)}\n{self._installation.diagnosis()}"
 
     # -- what goes out -------------------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.demo.ledger import Redelivery
 from tests.demo.report import Kill, Report
+from tests.support.ledger import Redelivery
 
 AGAIN = Redelivery(message=7, worker=3, pod="emails-a", finished_before=False, cause="process died", started_at=101.5)
 GOOD = Report(

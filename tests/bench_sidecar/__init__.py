@@ -1,0 +1,1 @@
+"""What a sidecar costs: `make bench-sidecar`."""
