@@ -11,7 +11,7 @@ import yaml
 from tests.support.cluster.commands import tail
 from tests.support.cluster.errors import ClusterError
 from tests.support.cluster.looking import look
-from tests.support.installation import EXAMPLE, RELEASE, SYSTEM
+from tests.support.installation import EXAMPLE, SYSTEM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -213,7 +213,9 @@ class Shop:
         said = [
             self.kubectl("get", "pods,pgqrsqueues,pgqrsworkers,events", "-o", "yaml"),
             *(
-                self.installation.cluster.kubectl("-n", SYSTEM, "logs", f"deploy/{RELEASE}-{part}", "--tail=-1")
+                self.installation.cluster.kubectl(
+                    *("-n", SYSTEM, "logs", "--prefix", "--tail=-1"), f"-lapp.kubernetes.io/component={part}"
+                )
                 for part in ("operator", "injector")
             ),
         ]

@@ -40,7 +40,7 @@ def test_work_goes_on_without_the_operator_which_catches_up(shop: Shop) -> None:
         shop.kubectl("delete", "pod", gone, "--wait=false")
         eventually("the pod is gone", lambda: not shop.get("pod", gone), within=60)
     finally:
-        _scale(shop, 1)
+        _scale(shop, 2)
     eventually("the row follows", lambda: shop.query("SELECT read_limit FROM pgqrs_queues") == "7", within=30)
     eventually("its resource is gone", lambda: not shop.get("pgqrsworker", gone), within=60)
 
