@@ -35,7 +35,8 @@ LIVE_KEY = "pgqrs_messages_live_key"
 
 IDS = [3, 1, 2]
 DAY = timedelta(days=1)
-NOW = datetime.now(UTC)
+#: Most of the backlog is behind it, whenever the test comes after this module was read.
+YESTERDAY = datetime.now(UTC) - DAY
 #: No pattern of the reason, no times, from the first id on, a page of 100.
 ANY_LETTER = ("emails", None, None, None, 0, 100)
 
@@ -60,7 +61,7 @@ HOT = [
     Hot("messages.enqueue_each", (1, ["1", "2"], [0.0, 1.0], 1, [None, "{}"], ["a", None]), {LIVE_KEY}),
     Hot("messages.dequeue", (1, 100, None, None), {HOT_PATH, PRIMARY}, page=True),
     Hot("messages.archive_and_dequeue", (1, 100, None, None, IDS), {HOT_PATH, PRIMARY}, page=True),
-    Hot("messages.archive_and_dequeue", (1, 100, 30.0, NOW, IDS), {HOT_PATH, PRIMARY}, page=True),
+    Hot("messages.archive_and_dequeue", (1, 100, 30.0, YESTERDAY, IDS), {HOT_PATH, PRIMARY}, page=True),
     Hot("messages.delete_and_dequeue", (1, 100, None, None, IDS), {HOT_PATH, PRIMARY}, page=True),
     Hot("messages.archive", (1, IDS), {PRIMARY}),
     Hot("messages.delete", (1, IDS), {PRIMARY}),
