@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 #: Pods that are to run there have this node selector and tolerate the taint of the same name.
 LABEL = "pgqrs.io/simulated"
 _END_SECONDS = 10.0
+#: What kwok does with nodes and pods, in the files of its module.
+_STAGES = (
+    "node/fast/node-initialize", "node/heartbeat/node-heartbeat", "node/heartbeat-with-lease/node-heartbeat-with-lease",
+    "pod/fast/pod-ready", "pod/fast/pod-delete",
+)  # fmt: skip
 #: A pod takes a slot of its node.
 _PODS_PER_NODE = 200
 
@@ -38,6 +43,13 @@ def _node(number: int) -> dict[str, object]:
     }
 
 
+def _stages() -> list[str]:
+    """Give the options that name what kwok does; without any it does nothing."""
+    where = ["go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"]
+    found = subprocess.run(where, cwd=KWOK.root, check=True, capture_output=True, text=True).stdout.strip()
+    return [f"--config={found}/kustomize/stage/{stage}.yaml" for stage in _STAGES]
+
+
 @contextmanager
 def simulated_nodes(cluster: Cluster, pods: int, log: Path) -> Iterator[None]:
     """Have nodes for so many pods until the block ends.
@@ -52,6 +64,7 @@ def simulated_nodes(cluster: Cluster, pods: int, log: Path) -> Iterator[None]:
         "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
         "--node-lease-duration-seconds=40",
         "--node-port=0",
+        *_stages(),
     )
     with log.open("wb") as output, subprocess.Popen([program, *words], stdout=output, stderr=output) as process:
         try:
