@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from tests.support.merge_patch import merged
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -21,19 +23,6 @@ _PLURALS = {kind: plural for plural, kind in _KINDS.items()}
 _FINALIZER = "pgqrs.io/finalizer"
 
 Name = tuple[str, str, str]
-
-
-def merged(target: Any, patch: Any) -> Any:
-    """Apply a merge patch (RFC 7386)."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(result.get(key), value)
-    return result
 
 
 @dataclass

@@ -11,6 +11,7 @@ import pytest
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
+from pgqrs import fleet
 from pgqrs_operator.api import Kubernetes
 from pgqrs_operator.controller import Controller
 from pgqrs_operator.listings import Listings
@@ -21,9 +22,10 @@ from tests.operator.api_server import ApiServer
 from tests.operator.world import World, queue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
 
     import pgqrs
+    from pgqrs.database import Database
 
 #: Nothing that a test waits for takes longer, in seconds.
 _DEADLINE = 30.0
@@ -78,3 +80,17 @@ async def cluster() -> AsyncIterator[Cluster]:
 @pytest.fixture
 def world(admin: pgqrs.Admin) -> World:
     return World(admin.database, queues=(queue(),))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """The names of queues for each time that messages are counted."""
+    noted: list[set[str]] = []
+    count = fleet.counts
+
+    async def counted(db: Database, names: Collection[str]) -> dict[str, fleet.FleetCounts]:
+        noted.append(set(names))
+        return await count(db, names)
+
+    monkeypatch.setattr("pgqrs.fleet.counts", counted)
+    return noted

@@ -14,6 +14,7 @@ from pgqrs.models import PodIdentity, WorkerId, WorkerInfo, WorkerStatus
 from pgqrs_operator.deletion_cost import BUSY, DeletionCosts
 from pgqrs_operator.settings import Settings
 from tests.operator.world import World, leased
+from tests.support.clock import Clock
 
 if TYPE_CHECKING:
     import pgqrs
@@ -21,16 +22,6 @@ if TYPE_CHECKING:
 
 _COST = "controller.kubernetes.io/pod-deletion-cost"
 _OWNERS = [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-7d9", "uid": "r1", "controller": True}]
-
-
-class Clock:
-    """The monotonic clock, as far as a test lets it run."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

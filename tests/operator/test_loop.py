@@ -70,16 +70,8 @@ def _age(body: dict[str, Any] | None, age: timedelta) -> None:
 
 
 async def test_a_queue_is_counted_when_it_is_new_and_all_are_every_now_and_then(
-    admin: pgqrs.Admin, monkeypatch: pytest.MonkeyPatch
+    admin: pgqrs.Admin, asked: list[set[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[set[str]] = []
-    count = fleet.counts
-
-    async def counted(db: Database, names: Any) -> Any:
-        asked.append(set(names))
-        return await count(db, names)
-
-    monkeypatch.setattr("pgqrs.fleet.counts", counted)
     await queues.create(admin.database, "a")
     await queues.create(admin.database, "b")
     counts = Counts(admin.database)

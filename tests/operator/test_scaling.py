@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from pgqrs import fleet, lifecycle
+from pgqrs import lifecycle
 from pgqrs.fleet import FleetCounts
 from pgqrs_operator import backlogs, counting, scaling
 from pgqrs_operator.backlogs import Backlog, Backlogs
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import pgqrs
-    from pgqrs.database import Database
     from tests.operator.conftest import Cluster
 
 
@@ -108,17 +107,9 @@ async def test_a_queue_is_told_as_it_is_and_again_soon_once_somebody_asks(
 
 
 async def test_questions_cost_no_statements(
-    cluster: Cluster, dsn: str, admin: pgqrs.Admin, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, dsn: str, admin: pgqrs.Admin, asked: list[set[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two queues in one database both are counted by one statement; who asks a hundred times has no more counted."""
-    asked: list[set[str]] = []
-    count = fleet.counts
-
-    async def counted(db: Database, names: Any) -> Any:
-        asked.append(set(names))
-        return await count(db, names)
-
-    monkeypatch.setattr("pgqrs.fleet.counts", counted)
     monkeypatch.setattr(counting, "_URGENT_SECONDS", 1.0)
     assert admin.database.dsn == dsn
     server = cluster.server
@@ -205,15 +196,9 @@ async def test_the_address_of_a_leader_may_be_ipv6() -> None:
         assert (await replica.ask(follow=False))[1] == {"to": "http://[fd00::7]:8080/scale/shop/emails?sentOn=true"}
 
 
-async def test_only_who_is_asked_for_is_counted_more_often(admin: pgqrs.Admin, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[set[str]] = []
-    count = fleet.counts
-
-    async def counted(db: Database, names: Any) -> Any:
-        asked.append(set(names))
-        return await count(db, names)
-
-    monkeypatch.setattr("pgqrs.fleet.counts", counted)
+async def test_only_who_is_asked_for_is_counted_more_often(
+    admin: pgqrs.Admin, asked: list[set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("a", "b"):
         await admin.create_queue(name)
     counts = Counts(admin.database)

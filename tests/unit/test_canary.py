@@ -15,9 +15,10 @@ from pgqrs_operator import canary as canaries
 from pgqrs_operator.canary import Canary
 from pgqrs_operator.leases import LeaseClient
 from tests.operator.lease_server import CANDIDATE, SWALLOWED, LeaseServer
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
 _DEADLINE = 30.0
 
@@ -44,12 +45,6 @@ async def watched(server: LeaseServer, *, silence: float = 60.0) -> AsyncIterato
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(_DEADLINE):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def seen(server: LeaseServer, canary: Canary) -> None:

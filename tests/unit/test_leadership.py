@@ -14,9 +14,10 @@ from kubernetes.aio.client.configuration import Configuration
 from pgqrs_operator.leadership import TIMING, Leadership, LeadershipLostError, Timing
 from pgqrs_operator.leases import LeaseClient
 from tests.operator.lease_server import ANSWER_LOST, CANDIDATE, SWALLOWED, LeaseServer
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
 #: Short, and yet longer than this process may be held up.
 SHORT = Timing(duration=2.0, deadline=1.4, interval=0.1)
@@ -62,12 +63,6 @@ async def waiting(follower: Leadership) -> AsyncIterator[asyncio.Task[None]]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(_DEADLINE):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def next_write(server: LeaseServer) -> None:

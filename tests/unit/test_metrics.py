@@ -18,6 +18,7 @@ from pgqrs_operator.deaths import deaths
 from pgqrs_operator.facts import InterruptWorker, Key, StopWorker
 from pgqrs_operator.metrics import Metrics, ReleaseCause
 from pgqrs_operator.store import Store
+from tests.support.clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,16 +29,6 @@ GONE = pods.gone(None)
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 #: Every label there is; what each may say is a short list, but for the names of queues and databases.
 LABELS = {"namespace", "queue", "state", "cause", "kind", "database", "le"}
-
-
-class Clock:
-    """The monotonic clock, as far as a test lets it run."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pgqrs_operator.facts import Key, WorkerReport
 from pgqrs_operator.pace import BUSY_SECONDS, IDLE_SECONDS, Pace
 from pgqrs_operator.settings import Settings, SettingsError
 from pgqrs_operator.store import Store, read_queue, read_worker
+from tests.support.merge_patch import merged
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SETTINGS = Settings()
@@ -261,25 +262,12 @@ _documents = st.recursive(
 _objects = st.dictionaries(st.sampled_from("abc"), _documents, max_size=3)
 
 
-def _merged(target: Any, patch: Any) -> Any:
-    """RFC 7386, as the API server applies it."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = _merged(result.get(key), value)
-    return result
-
-
 @given(_objects, _objects)
 @settings(deadline=None)
 def test_a_merge_patch_leads_from_the_old_to_the_new(old: dict[str, Any], new: dict[str, Any]) -> None:
     kept = copy.deepcopy(old)
     patch = verdicts.merge_patch(old, new)
-    assert _merged(old, patch) == new
+    assert merged(old, patch) == new
     assert old == kept
     assert not verdicts.merge_patch(new, new)
 

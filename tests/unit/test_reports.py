@@ -17,6 +17,7 @@ from pgqrs_operator.details import queue_details
 from pgqrs_operator.reports import Reporter
 from pgqrs_operator.store import Store
 from pgqrs_operator.verdicts import merge_patch
+from tests.support.merge_patch import merged
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -46,7 +47,7 @@ class Server:
     async def patch_status(self, _plural: str, _namespace: str, _name: str, patch: dict[str, Any]) -> dict[str, Any]:
         self.patches.append(patch)
         version = int(self.body["metadata"]["resourceVersion"]) + 1
-        status = _merged(self.body.get("status", {}), patch)
+        status = merged(self.body.get("status", {}), patch)
         self.body = {
             **self.body,
             "metadata": {**self.body["metadata"], "resourceVersion": str(version)},
@@ -56,16 +57,6 @@ class Server:
 
     async def create_event(self, _namespace: str, body: dict[str, Any]) -> None:
         self.events.append(body["reason"])
-
-
-def _merged(old: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
-    new = dict(old)
-    for key, value in patch.items():
-        if value is None:
-            new.pop(key, None)
-        else:
-            new[key] = _merged(new.get(key) or {}, value) if isinstance(value, dict) else value
-    return new
 
 
 class Desk:
