@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+import asyncpg
+
 from pgqrs import errors
 from pgqrs.models import MessageId
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 #: How often a message is sent again because others with its key came and went at the same moments.
 _KEY_ATTEMPTS = 50
+#: By this name the server says that one of a key was archived while another one was added.
+_KEY_TAKEN = "pgqrs_messages_archived_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,9 @@ class Batch:
                 "messages.enqueue_one", queue_id, self.texts[0], self.delays[0], self.worker_id, self.headers[0]
             )
             return [row["id"] for row in rows]
+        if len(self.texts) == 1:
+            one = (self.texts[0], self.delays[0], self.worker_id, self.headers[0], self.keys[0])
+            return [row["id"] for row in await fetch("messages.enqueue_key", queue_id, *one)]
         plain = not self.keyed and all(text is None for text in self.headers)
         if plain and all(delay == self.delays[0] for delay in self.delays):
             rows = await fetch("messages.enqueue", queue_id, self.texts, self.delays[0], self.worker_id)
@@ -91,3 +98,24 @@ class Batch:
             [self.headers[position] for position in positions],
             [self.keys[position] for position in positions],
         )
+
+
+async def settled(insert: Callable[[int], Awaitable[list[MessageId]]], queue_id: int) -> list[MessageId]:
+    """Add messages to a queue, from the beginning where the server finds that a key of theirs was used meanwhile.
+
+    Args:
+        insert: adds all of them or none to the queue of this id.
+        queue_id: the queue.
+
+    Raises:
+        DatabaseUnavailableError: others of the same keys come and go all the time.
+    """
+    for _ in range(_KEY_ATTEMPTS):
+        try:
+            return await insert(queue_id)
+        except errors.DatabaseError as error:
+            cause = error.__cause__
+            if not isinstance(cause, asyncpg.UniqueViolationError) or cause.constraint_name != _KEY_TAKEN:
+                raise
+    message = "Messages of the same keys come and go too fast to add one; try again."
+    raise errors.DatabaseUnavailableError(message)

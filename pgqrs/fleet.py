@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from pgqrs import errors, rows
-from pgqrs.models import MAX_COUNT, QueueCounts, QueueRetention, Timestamp
+from pgqrs import errors, lifecycle, rows
+from pgqrs.models import MAX_COUNT, QueueCounts, QueueId, QueueRetention, Timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from pgqrs.database import Database
     from pgqrs.models import QueueInfo, QueuePolicy, WorkerId, WorkerInfo
@@ -66,7 +66,19 @@ class FleetCounts:
     oldest_since: Timestamp | None = None
     ready: int = 0
     suspended: int = 0
+    #: Up to 10,000.
     stopped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerEnd:
+    """How a container of a pod ended, as its node says."""
+
+    pod_uid: str
+    container: str
+    began: datetime
+    ended: datetime
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +90,8 @@ class QueueDeclaration:
     owner: str
     #: The owner that the row had when this was decided; another one by then wins.
     previous_owner: str | None = None
+    #: The id that a row had which is gone, so that its messages are found again; one that is not free is not taken.
+    former_id: int | None = None
     #: How long what is over is kept; None leaves what the row says.
     retention: QueueRetention | None = None
 
@@ -119,11 +133,11 @@ async def observe(
 
 
 async def counts(db: Database, queues: Collection[str]) -> dict[str, FleetCounts]:
-    """Count messages, up to 10,000 of each kind, and workers of queues; archived messages are not counted."""
+    """Count messages and workers of queues, up to 10,000 of each kind; archived messages are not counted."""
     names = list(queues)
     async with db.transaction() as transaction:
         messages = await transaction.fetch("fleet.message_counts", names, MAX_COUNT + 1)
-        workers = {row["queue_name"]: row for row in await transaction.fetch("fleet.worker_counts", names)}
+        workers = {row["queue_name"]: row for row in await transaction.fetch("fleet.worker_counts", names, MAX_COUNT)}
     found = {}
     for row in messages:
         name = row["queue_name"]
@@ -139,14 +153,14 @@ async def counts(db: Database, queues: Collection[str]) -> dict[str, FleetCounts
     return found
 
 
-async def declare(db: Database, declarations: Sequence[QueueDeclaration]) -> set[str]:
+async def declare(db: Database, declarations: Sequence[QueueDeclaration]) -> dict[str, QueueId]:
     """Create the queues that are missing, and set policy, retention and owner of those that are there.
 
     Returns:
-        The names of those that were written; a row that has another owner by now is kept as it is.
+        By their names the ids of those that were written; a row that has another owner by now is kept as it is.
     """
     if not declarations:
-        return set()
+        return {}
     kept = [d.retention or QueueRetention() for d in declarations]
     columns = [
         [d.name for d in declarations],
@@ -162,13 +176,19 @@ async def declare(db: Database, declarations: Sequence[QueueDeclaration]) -> set
         [d.policy.backoff.factor for d in declarations],
         [d.policy.backoff.most for d in declarations],
         [d.policy.backoff.jitter for d in declarations],
+        [d.policy.death_limit for d in declarations],
+        [d.policy.deduplication_window for d in declarations],
     ]
     owners = [d.previous_owner for d in declarations]
     retains = [d.retention is not None for d in declarations]
+    gone = [d for d in declarations if d.former_id is not None]
     async with db.transaction() as transaction:
+        if gone:
+            ids, names = [d.former_id for d in gone], [d.name for d in gone]
+            await transaction.fetch("fleet.bring_back", ids, names, [d.previous_owner for d in gone])
         changed = await transaction.fetch("fleet.declare", *columns, owners, retains)
         created = await transaction.fetch("fleet.create", *columns)
-    return {row["queue_name"] for row in (*changed, *created)}
+    return {row["queue_name"]: QueueId(row["id"]) for row in (*changed, *created)}
 
 
 async def disown(db: Database, owners: Mapping[str, str]) -> None:
@@ -217,13 +237,21 @@ async def resume(db: Database, worker_ids: Collection[WorkerId]) -> set[WorkerId
     return {row["id"] for row in await db.fetch("fleet.resume", list(worker_ids))}
 
 
-async def stop(db: Database, worker_ids: Collection[WorkerId], *, reason: str) -> dict[WorkerId, int]:
+async def stop(
+    db: Database, worker_ids: Collection[WorkerId], *, reason: str, died: bool = False
+) -> dict[WorkerId, int]:
     """Stop those of these workers that are not stopped.
+
+    Args:
+        db: where.
+        worker_ids: whom.
+        reason: why, for the rows' history.
+        died: their processes died by themselves; see `lifecycle.stop`.
 
     Returns:
         How many messages each stopped worker held.
     """
-    return await _stop_if(db, "fleet.lock_live", worker_ids, reason)
+    return await _stop_if(db, "fleet.lock_live", worker_ids, reason, died=died)
 
 
 async def stop_silent(db: Database, worker_ids: Collection[WorkerId], *, reason: str) -> dict[WorkerId, int]:
@@ -254,11 +282,29 @@ async def has_no_queues(db: Database) -> bool:
     return "pgqrs_queues" not in {row["name"] for row in await db.fetch("schema.tables", db.schema)}
 
 
-async def _stop_if(db: Database, condition: str, worker_ids: Collection[WorkerId], reason: str) -> dict[WorkerId, int]:
+async def explain_deaths(db: Database, ends: Collection[ContainerEnd]) -> None:
+    """Write how containers ended on the workers of which was only known that they died, and on their dead letters.
+
+    Doing it twice does no harm.
+    """
+    if not ends:
+        return
+    await db.fetch(
+        "workers.explain_deaths",
+        [end.pod_uid for end in ends],
+        [end.container for end in ends],
+        [end.began.timestamp() for end in ends],
+        [end.ended.timestamp() for end in ends],
+        [end.reason for end in ends],
+        lifecycle.DIED,
+    )
+
+
+async def _stop_if(
+    db: Database, condition: str, worker_ids: Collection[WorkerId], reason: str, *, died: bool = False
+) -> dict[WorkerId, int]:
     if not worker_ids:
         return {}
     async with db.transaction() as transaction:
         ids = [row["id"] for row in await transaction.fetch(condition, list(worker_ids))]
-        await transaction.fetch("workers.stop", ids, reason)
-        released = {row["id"]: row["released"] for row in await transaction.fetch("workers.release_held", ids)}
-    return {worker_id: released.get(worker_id, 0) for worker_id in ids}
+        return await lifecycle.stop_locked(transaction, ids, reason, died=died)

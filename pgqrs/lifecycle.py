@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: How often a registration is tried again because somebody else took the same name or number at the same moment.
 _REGISTRATION_ATTEMPTS = 20
 _REPLACED = "replaced by a new registration"
+#: The reason of who ended without a word, as a sidecar sees it. What is learnt later of how that came is added to it.
+DIED = "process died"
 
 
 async def register(
@@ -109,22 +111,35 @@ async def _take_name(transaction: Transaction, name: str, *, replace: bool) -> s
         raise errors.WorkerAlreadyActiveError(
             name, active_since=Timestamp.of(holder["started_at"]), free_at=Timestamp.of(holder["free_at"])
         )
-    await _stop(transaction, [holder["id"]], _REPLACED)
+    await stop_locked(transaction, [holder["id"]], _REPLACED)
     await transaction.fetch("workers.retire_name", holder["id"])
     owner: str | None = holder["owner"]
     return owner
 
 
-async def _stop(transaction: Transaction, ids: Collection[int], reason: str) -> dict[WorkerId, int]:
+async def stop_locked(
+    transaction: Transaction, ids: Collection[int], reason: str, *, died: bool = False
+) -> dict[WorkerId, int]:
+    """Stop workers within a transaction; see `stop`."""
     await transaction.fetch("workers.stop", list(ids), reason)
-    released = {row["id"]: row["released"] for row in await transaction.fetch("workers.release_held", list(ids))}
+    statement = "workers.release_held"
+    # Who may only send has no right to what a death asks for, and holds nothing.
+    if died and await transaction.fetch_value("workers.hold_anything", list(ids)):
+        statement = "workers.release_held_by_dead"
+    released = {row["id"]: row["released"] for row in await transaction.fetch(statement, list(ids))}
     return {WorkerId(worker_id): released.get(worker_id, 0) for worker_id in ids}
 
 
-async def stop(db: Database, worker_ids: Collection[int], *, reason: str) -> dict[WorkerId, int]:
+async def stop(db: Database, worker_ids: Collection[int], *, reason: str, died: bool = False) -> dict[WorkerId, int]:
     """Stop workers whatever their state, and free all that they hold in the same transaction.
 
     For processes that are known to be dead or have nothing left to do; doing it twice does no harm.
+
+    Args:
+        db: where.
+        worker_ids: whom.
+        reason: why, for the rows' history.
+        died: their processes died by themselves: messages that too many died under become dead letters.
 
     Returns:
         How many messages each of them held.
@@ -132,7 +147,7 @@ async def stop(db: Database, worker_ids: Collection[int], *, reason: str) -> dic
     if not worker_ids:
         return {}
     async with db.transaction() as transaction:
-        return await _stop(transaction, worker_ids, reason)
+        return await stop_locked(transaction, worker_ids, reason, died=died)
 
 
 async def get(db: Database, worker_id: int) -> WorkerInfo:
@@ -256,7 +271,7 @@ async def shutdown(db: Database, worker_id: int, *, reason: str = "shut down") -
             target=WorkerStatus.STOPPED,
             rule="a worker must be suspended to be shut down",
         )
-        await _stop(transaction, [worker_id], reason)
+        await stop_locked(transaction, [worker_id], reason)
 
 
 async def _move(

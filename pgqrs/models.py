@@ -141,7 +141,11 @@ class QueuePolicy:
     lease_duration: timedelta = timedelta(seconds=30)
     #: A message that was leased this often and comes back is dead-lettered.
     read_limit: int = 5
+    #: A message that so many processes died under is dead-lettered; sidecars and the operator know of deaths.
+    death_limit: int = 3
     heartbeat_timeout: timedelta = timedelta(seconds=60)
+    #: For how long after a message was archived its deduplication key is still taken.
+    deduplication_window: timedelta = timedelta(0)
     #: When what a handler of `Consumer.run` failed on is tried again, unless the run has a back-off of its own.
     backoff: Backoff = field(default_factory=Backoff)
 
@@ -158,7 +162,8 @@ class QueueRetention:
         ```
     """
 
-    #: Archived messages that are no dead letters, from the time they were archived.
+    #: Archived messages that are no dead letters, from the time they were archived; at least for the policy's
+    #: `deduplication_window`.
     archived: timedelta | None = None
     #: Dead letters, from the time they died.
     dead: timedelta | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from pgqrs import app_connections, arguments, errors, payloads, queues, tracing
-from pgqrs.batches import Batch
+from pgqrs.batches import Batch, settled
 from pgqrs.grouping import Entry, Grouping
 from pgqrs.names import shown
 from pgqrs.payloads import headers as written_headers
@@ -99,7 +99,8 @@ class Producer(Worker):
             payload: anything that JSON can say.
             delay: how long nobody gets to see it.
             key: where a live message of this queue has this key, none is added, and the id of that one comes back. A
-                message that is archived, deleted or dead leaves its key to the next one.
+                message that is deleted or dead leaves its key to the next one, and so does one that is archived, at
+                once or after the time that the queue's `deduplication_window` says.
             headers: what is said beside the payload, such as the context of a trace.
             connection: the app's own asyncpg connection to the same database; the message commits and rolls back with
                 what else is done there.
@@ -143,7 +144,7 @@ class Producer(Worker):
             connection: the app's own asyncpg connection; see `enqueue`.
 
         Returns:
-            For each payload the id of its message, or of the live message that has its key.
+            For each payload the id of its message, or of the earlier one that has its key.
 
         Raises:
             ValidationError: JSON cannot say one of them, PostgreSQL cannot store it, it is too large (the message tells
@@ -178,7 +179,7 @@ class Producer(Worker):
             async with self._db.transaction() as transaction:
                 return await batch.insert_all(transaction.fetch, queue_id)
 
-        return await self._insert_into_queue(insert)
+        return await self._insert_into_queue(functools.partial(settled, insert))
 
     async def _insert_group(self, entries: list[Entry]) -> list[MessageId]:
         batch = Batch(

@@ -22,6 +22,8 @@ _HISTORY_SLICE = 20_000
 _PURGE_SLICE = 5000
 _NEAR_NAMES = 3
 _MAX_READ_LIMIT = 2**31 - 1
+#: The column is a smallint.
+_MAX_DEATH_LIMIT = 2**15 - 1
 _LEAST_HEARTBEAT_TIMEOUT = timedelta(seconds=15)
 
 
@@ -194,6 +196,8 @@ def _policy_arguments(policy: QueuePolicy) -> tuple[object, ...]:
         )
         raise errors.ValidationError(message)
     arguments.whole_number("read_limit", policy.read_limit, most=_MAX_READ_LIMIT)
+    arguments.whole_number("death_limit", policy.death_limit, most=_MAX_DEATH_LIMIT)
+    arguments.seconds("deduplication_window", policy.deduplication_window)
     backoff = arguments.instance("backoff", policy.backoff, Backoff)
     return (
         policy.paused,
@@ -204,6 +208,8 @@ def _policy_arguments(policy: QueuePolicy) -> tuple[object, ...]:
         backoff.factor,
         backoff.most,
         backoff.jitter,
+        policy.death_limit,
+        policy.deduplication_window,
     )
 
 

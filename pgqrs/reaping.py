@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from pgqrs import arguments, errors, lifecycle, queues
-from pgqrs.models import WorkerId
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from datetime import timedelta
 
     from pgqrs.database import Database
+    from pgqrs.models import WorkerId
 
 #: Rows that one transaction changes.
 _BATCH = 1000
@@ -28,11 +28,9 @@ _WORKERS_BATCH = 100
 #: Workers that one transaction removes while upstream's foreign keys are there: for each, PostgreSQL looks through all
 #: messages.
 _REFERRED_BATCH = 10
-_SILENT = "silent for longer than the heartbeat timeout"
-
-
 #: Batches of one kind that one pass over many queues removes; the next pass goes on.
 _PASS_BATCHES = 20
+_SILENT = "silent for longer than the heartbeat timeout"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +103,8 @@ async def archived_messages(db: Database, *, queue: str | None = None, older_tha
     Args:
         db: where.
         queue: this queue only.
-        older_than: how long ago; each queue's own retention if not given, and a queue without one keeps them.
+        older_than: how long ago, and the keys of what goes are free then; each queue's own retention if not given, but
+            at least its `deduplication_window`, and a queue without retention keeps them.
 
     Returns:
         How many were removed.
@@ -183,9 +182,7 @@ async def silent_workers(db: Database, *, queue: str | None = None) -> dict[Work
             ids = [row["id"] for row in await transaction.fetch("reaping.lock_silent", _only(queue), _WORKERS_BATCH)]
             if not ids:
                 return stopped
-            await transaction.fetch("workers.stop", ids, _SILENT)
-            released = {row["id"]: row["released"] for row in await transaction.fetch("workers.release_held", ids)}
-        stopped |= {WorkerId(worker_id): released.get(worker_id, 0) for worker_id in ids}
+            stopped |= await lifecycle.stop_locked(transaction, ids, _SILENT)
 
 
 async def exhausted_messages(db: Database, *, queue: str | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pgqrs.backoff import Backoff
@@ -24,9 +25,26 @@ from pgqrs.models import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from pgqrs.database import Record
+
+
+#: So many policies are shared by queues that have the same: thousands of them are read every few seconds.
+_SHARED = 1000
+#: The columns of a policy, with what its fields are called; at last those of the back-off.
+_POLICY = {
+    "paused": "paused",
+    "lease_duration": "lease_duration",
+    "read_limit": "read_limit",
+    "death_limit": "death_limit",
+    "heartbeat_timeout": "heartbeat_timeout",
+    "dedup_window": "deduplication_window",
+    "backoff_first": "",
+    "backoff_factor": "",
+    "backoff_most": "",
+    "backoff_jitter": "",
+}
 
 
 def _moment(value: datetime | None) -> Timestamp | None:
@@ -68,23 +86,22 @@ def queue(row: Record) -> QueueInfo:
         id=QueueId(row["id"]),
         queue_name=row["queue_name"],
         created_at=Timestamp.of(row["created_at"]),
-        policy=QueuePolicy(
-            paused=row["paused"],
-            lease_duration=row["lease_duration"],
-            read_limit=row["read_limit"],
-            heartbeat_timeout=row["heartbeat_timeout"],
-            backoff=Backoff(
-                first=row["backoff_first"],
-                factor=row["backoff_factor"],
-                most=row["backoff_most"],
-                jitter=row["backoff_jitter"],
-            ),
-        ),
+        policy=_policy(tuple([row[name] for name in _POLICY])),
         owner=row["owner"],
-        retention=QueueRetention(
-            archived=row["archive_retention"], dead=row["dead_retention"], workers=row["worker_retention"]
-        ),
+        retention=_retention(row["archive_retention"], row["dead_retention"], row["worker_retention"]),
     )
+
+
+@lru_cache(maxsize=_SHARED)
+def _policy(values: tuple[Any, ...]) -> QueuePolicy:
+    *own, first, factor, most, jitter = values
+    backoff = Backoff(first=first, factor=factor, most=most, jitter=jitter)
+    return QueuePolicy(**dict(zip(_POLICY.values(), own, strict=False)), backoff=backoff)
+
+
+@lru_cache(maxsize=_SHARED)
+def _retention(archived: timedelta | None, dead: timedelta | None, workers: timedelta | None) -> QueueRetention:
+    return QueueRetention(archived=archived, dead=dead, workers=workers)
 
 
 def messages(

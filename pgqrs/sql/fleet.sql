@@ -37,40 +37,57 @@ FROM {schema}.pgqrs_queues q, {live_counts}, LATERAL (
 WHERE q.queue_name = ANY($1::text[])
 
 -- name: worker_counts
-SELECT q.queue_name,
-       count(*) FILTER (WHERE w.status IN ('ready', 'polling'))::int AS ready,
-       count(*) FILTER (WHERE w.status IN ('suspended', 'interrupted'))::int AS suspended,
-       count(*) FILTER (WHERE w.status = 'stopped')::int AS stopped
-FROM {schema}.pgqrs_queues q JOIN {schema}.pgqrs_workers w ON w.queue_id = q.id
+-- $1 names, $2 the most stopped workers that are counted of each: their rows are kept for years, those of the living are few.
+SELECT q.queue_name, living.ready, living.suspended, over.stopped
+FROM {schema}.pgqrs_queues q, LATERAL (
+    SELECT count(*) FILTER (WHERE w.status IN ('ready', 'polling'))::int AS ready,
+           count(*) FILTER (WHERE w.status IN ('suspended', 'interrupted'))::int AS suspended
+    FROM {schema}.pgqrs_workers w
+    WHERE w.queue_id = q.id AND w.status IN ('ready', 'polling', 'suspended', 'interrupted')
+) living, LATERAL (
+    SELECT count(*)::int AS stopped FROM (
+        SELECT FROM {schema}.pgqrs_workers w WHERE w.queue_id = q.id AND w.status = 'stopped' LIMIT $2::int
+    ) found
+) over
 WHERE q.queue_name = ANY($1::text[])
-GROUP BY q.queue_name
+
+-- name: bring_back
+-- Rows that somebody deleted by hand: $1 the ids that they had, $2 names, $3 the owners that `declare`, which says the rest,
+-- expects to find. Messages name the id of their queue alone, so with another one nobody would find them again. Only an id
+-- that was drawn before (whoever is given one next must not meet it) and that no row has; else `create` draws a new one.
+INSERT INTO {schema}.pgqrs_queues (id, queue_name, owner)
+SELECT former.id, former.queue_name, former.owner
+FROM unnest($1::bigint[], $2::text[], $3::text[]) AS former (id, queue_name, owner)
+WHERE former.id BETWEEN 1 AND pg_sequence_last_value(pg_get_serial_sequence('{schema}.pgqrs_queues', 'id')::regclass)
+ORDER BY former.queue_name
+ON CONFLICT DO NOTHING
 
 -- name: create
 -- In the order of names, so that two that create the same queues do not wait for each other crosswise.
 INSERT INTO {schema}.pgqrs_queues
     (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, owner, archive_retention, dead_retention, worker_retention,
-     backoff_first, backoff_factor, backoff_most, backoff_jitter)
+     backoff_first, backoff_factor, backoff_most, backoff_jitter, death_limit, dedup_window)
 SELECT d.queue_name, d.paused, d.lease_duration, d.read_limit, d.heartbeat_timeout, d.owner, d.archived, d.dead, d.workers,
-       d.first, d.factor, d.most, d.jitter
+       d.first, d.factor, d.most, d.jitter, d.deaths, d.dedup_window
 FROM unnest($1::text[], $2::boolean[], $3::interval[], $4::int[], $5::interval[], $6::text[], $7::interval[], $8::interval[],
-            $9::interval[], $10::interval[], $11::float8[], $12::interval[], $13::float8[])
+            $9::interval[], $10::interval[], $11::float8[], $12::interval[], $13::float8[], $14::int[], $15::interval[])
     AS d (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, owner, archived, dead, workers, first, factor, most,
-          jitter)
+          jitter, deaths, dedup_window)
 ORDER BY d.queue_name
 ON CONFLICT (queue_name) DO NOTHING
-RETURNING queue_name
+RETURNING queue_name, id
 
 -- name: declare
 -- Only where the owner still is who it was when this was decided: two that decide at once never take a row from each other.
 -- What somebody else has locked is left to the next time, here and below: one row must not hold up the others, and two that
--- want the same rows never wait for each other. $15: whether the declaration says what is kept; else the row's own stays.
+-- want the same rows never wait for each other. $17: whether the declaration says what is kept; else the row's own stays.
 WITH declared AS MATERIALIZED (
     SELECT d.*
     FROM unnest($1::text[], $2::boolean[], $3::interval[], $4::int[], $5::interval[], $6::text[], $7::interval[],
-                $8::interval[], $9::interval[], $10::interval[], $11::float8[], $12::interval[], $13::float8[], $14::text[],
-                $15::boolean[])
+                $8::interval[], $9::interval[], $10::interval[], $11::float8[], $12::interval[], $13::float8[], $14::int[],
+                $15::interval[], $16::text[], $17::boolean[])
         AS d (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, owner, archived, dead, workers, first, factor, most,
-              jitter, previous_owner, retains)
+              jitter, deaths, dedup_window, previous_owner, retains)
 ), target AS MATERIALIZED (
     SELECT q.id FROM {schema}.pgqrs_queues q JOIN declared d ON d.queue_name = q.queue_name
     WHERE q.owner IS NOT DISTINCT FROM d.previous_owner
@@ -79,13 +96,13 @@ WITH declared AS MATERIALIZED (
 UPDATE {schema}.pgqrs_queues q
 SET paused = d.paused, lease_duration = d.lease_duration, read_limit = d.read_limit,
     heartbeat_timeout = d.heartbeat_timeout, owner = d.owner, backoff_first = d.first, backoff_factor = d.factor,
-    backoff_most = d.most, backoff_jitter = d.jitter,
+    backoff_most = d.most, backoff_jitter = d.jitter, death_limit = d.deaths, dedup_window = d.dedup_window,
     archive_retention = CASE WHEN d.retains THEN d.archived ELSE q.archive_retention END,
     dead_retention = CASE WHEN d.retains THEN d.dead ELSE q.dead_retention END,
     worker_retention = CASE WHEN d.retains THEN d.workers ELSE q.worker_retention END
 FROM target, declared d
 WHERE q.id = target.id AND q.queue_name = d.queue_name
-RETURNING q.queue_name
+RETURNING q.queue_name, q.id
 
 -- name: disown
 WITH given_up AS MATERIALIZED (

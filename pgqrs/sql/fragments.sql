@@ -9,7 +9,8 @@ w.pod_uid, w.pod_name, w.pod_namespace, w.cluster, w.container, w.terminating, w
 
 -- name: queue_columns
 -- The columns of a queue as every statement here returns them.
-q.id, q.queue_name, q.created_at, q.paused, q.lease_duration, q.read_limit, q.heartbeat_timeout, q.owner,
+q.id, q.queue_name, q.created_at, q.paused, q.lease_duration, q.read_limit, q.death_limit, q.heartbeat_timeout, q.dedup_window,
+q.owner,
 q.archive_retention, q.dead_retention, q.worker_retention,
 {backoff_columns}
 
@@ -27,6 +28,34 @@ greatest(least(q.backoff_jitter, 1), 0) AS backoff_jitter
     SELECT pg_notify('pgqrs', '{schema} ' || q.id) FROM {schema}.pgqrs_queues q
     WHERE q.id = $1 AND q.idle_until > now() AND $3::float8 <= 0
 )
+
+-- name: keyed_queue
+-- The queue $1, locked as `messages.enqueue` does, and since when a key that was archived is taken: NULL where it is not.
+SELECT id, CASE WHEN dedup_window > '0' THEN now() - least(dedup_window, interval '36500 days') END AS since
+FROM {schema}.pgqrs_queues WHERE id = $1 FOR KEY SHARE
+
+-- name: key_holder
+-- The message that was archived last with the key of `p`, if its queue `q` still keeps that key. The time is no condition: an
+-- index in the order of time would look as good for that, and is full of others' messages.
+CASE WHEN q.since IS NOT NULL AND p.key IS NOT NULL THEN (
+    SELECT CASE WHEN m.archived_at > q.since THEN m.id END
+    FROM {schema}.pgqrs_messages m
+    WHERE m.queue_id = q.id AND m.dedup_key = p.key AND m.archived_at IS NOT NULL AND m.dead_reason IS NULL
+    ORDER BY m.archived_at DESC
+    LIMIT 1
+) END
+
+-- name: unless_taken
+-- How messages `new` that may have keys are added, each with a second look for those keys that stay taken.
+ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dead_reason IS NULL AND dedup_key IS NOT NULL DO NOTHING
+RETURNING coalesce({schema}.pgqrs_check_key(id, queue_id, dedup_key, (SELECT since FROM new LIMIT 1)), id) AS id
+
+-- name: sent_or_holder
+-- The id of a message of `new` that was `sent`, or else of that which has its key.
+coalesce(sent.id, (
+    SELECT m.id FROM {schema}.pgqrs_messages m
+    WHERE m.queue_id = new.queue_id AND m.dedup_key = new.key AND m.archived_at IS NULL AND m.dead_reason IS NULL
+), new.holder)
 
 -- name: held_target
 -- $1 worker, $2 ids: those that this worker holds, because only the holder of the lease may do anything with them. Locked
@@ -77,8 +106,10 @@ done AS (
 -- `worker` is locked before anything is chosen: who suspends or stops it waits for us, or we see that it is not ready.
 -- `candidate` is materialized, or the planner may run the locking select more than once. Its order is that of the partial
 -- index, so that a backlog of a million costs what an empty queue costs. What was leased too often goes to the dead letters.
+-- What one more death would make a dead letter (`suspect`) is handed to a worker one at a time: those
+-- that died together are apart then, and none is given up for another one's fault. After fewer deaths all are handed out as ever.
 worker AS MATERIALIZED (
-    SELECT w.id, w.queue_id, w.heartbeat_at, q.read_limit,
+    SELECT w.id, w.queue_id, w.heartbeat_at, q.read_limit, q.death_limit - 1 AS last_chance,
            coalesce(make_interval(secs => $3::float8), q.lease_duration) AS lease
     FROM {schema}.pgqrs_workers w JOIN {schema}.pgqrs_queues q ON q.id = w.queue_id
     WHERE w.id = $1 AND w.status IN ('ready', 'polling') AND NOT q.paused
@@ -86,13 +117,31 @@ worker AS MATERIALIZED (
 ), beat AS (
     UPDATE {schema}.pgqrs_workers w SET heartbeat_at = now()
     FROM worker WHERE w.id = worker.id AND worker.heartbeat_at < now() - interval '1 second'
-), candidate AS MATERIALIZED (
-    SELECT m.id, m.vt, m.enqueued_at, m.read_ct
+), suspect AS MATERIALIZED (
+    SELECT m.id, m.vt, m.read_ct
     FROM {schema}.pgqrs_messages m
-    WHERE m.queue_id = (SELECT queue_id FROM worker) AND m.archived_at IS NULL AND m.vt >= coalesce($4::timestamptz, '-infinity') AND m.vt <= now()
+    WHERE m.queue_id = (SELECT queue_id FROM worker) AND m.archived_at IS NULL AND m.deaths > 0
+      AND m.deaths >= (SELECT last_chance FROM worker) AND m.vt <= now()
+      AND NOT EXISTS (
+          SELECT FROM {schema}.pgqrs_messages held
+          WHERE held.queue_id = m.queue_id AND held.archived_at IS NULL AND held.deaths > 0
+            AND held.deaths >= (SELECT last_chance FROM worker) AND held.consumer_worker_id = $1 AND held.vt > now()
+      )
+    ORDER BY m.deaths, m.vt, m.enqueued_at, m.id
+    LIMIT 1
+    FOR UPDATE OF m SKIP LOCKED
+), trusted AS MATERIALIZED (
+    SELECT m.id, m.vt, m.read_ct
+    FROM {schema}.pgqrs_messages m
+    WHERE m.queue_id = (SELECT queue_id FROM worker) AND m.archived_at IS NULL
+      AND (m.deaths IS NULL OR m.deaths < (SELECT last_chance FROM worker))
+      AND m.vt >= coalesce($4::timestamptz, '-infinity') AND m.vt <= now()
     ORDER BY m.vt, m.enqueued_at, m.id
     LIMIT $2
     FOR UPDATE SKIP LOCKED
+), candidate AS MATERIALIZED (
+    -- One of those may be one too many: a limit that depends on the suspect would make the planner expect thousands of rows.
+    SELECT * FROM suspect UNION ALL SELECT * FROM trusted LIMIT $2
 ), dead AS (
     UPDATE {schema}.pgqrs_messages m
     SET archived_at = now(), consumer_worker_id = NULL,
@@ -145,7 +194,7 @@ m.queue_id = (SELECT d.id FROM {schema}.pgqrs_queues d WHERE d.queue_name = $1)
 
 -- name: replayed
 -- What becomes of a dead letter that is sent again. It gives up its key, which a live message may have by now.
-archived_at = NULL, dead_reason = NULL, read_ct = 0, vt = now(), dequeued_at = NULL, consumer_worker_id = NULL,
+archived_at = NULL, dead_reason = NULL, read_ct = 0, deaths = NULL, vt = now(), dequeued_at = NULL, consumer_worker_id = NULL,
     dedup_key = NULL
 
 -- name: live_counts

@@ -1,8 +1,8 @@
 -- name: create
 INSERT INTO {schema}.pgqrs_queues AS q
     (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, backoff_first, backoff_factor, backoff_most,
-     backoff_jitter, archive_retention, dead_retention, worker_retention)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+     backoff_jitter, death_limit, dedup_window, archive_retention, dead_retention, worker_retention)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 ON CONFLICT (queue_name) DO NOTHING
 RETURNING {queue_columns}
 
@@ -15,7 +15,7 @@ SELECT {queue_columns} FROM {schema}.pgqrs_queues q ORDER BY q.queue_name
 -- name: set_policy
 UPDATE {schema}.pgqrs_queues q
 SET paused = $2, lease_duration = $3, read_limit = $4, heartbeat_timeout = $5, backoff_first = $6, backoff_factor = $7,
-    backoff_most = $8, backoff_jitter = $9
+    backoff_most = $8, backoff_jitter = $9, death_limit = $10, dedup_window = $11
 WHERE q.queue_name = $1
 RETURNING {queue_columns}
 

@@ -2,13 +2,16 @@
 
 -- name: archived
 -- $2 the age from which on archived messages go, or NULL for each queue's own (where that is NULL too, none goes), $3 most
--- messages.
+-- messages. A queue's own age is never less than its window, in which they hold their keys: an age for those with a key alone
+-- would look through all that are kept for their keys, each time, to find those without.
 WITH target AS MATERIALIZED (
     SELECT old.id
     FROM {schema}.pgqrs_queues q, LATERAL (
         SELECT m.id FROM {schema}.pgqrs_messages m
-        WHERE m.queue_id = q.id AND m.archived_at < now() - coalesce($2::interval, q.archive_retention)
-          AND m.dead_reason IS NULL AND {unreferenced}
+        WHERE m.queue_id = q.id AND m.dead_reason IS NULL AND {unreferenced}
+          AND m.archived_at < now() - coalesce($2::interval, CASE WHEN q.archive_retention IS NOT NULL THEN
+              greatest(q.archive_retention, least(q.dedup_window, interval '36500 days'))
+          END)
         ORDER BY m.archived_at
         LIMIT $3
         FOR UPDATE OF m SKIP LOCKED

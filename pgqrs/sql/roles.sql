@@ -53,7 +53,7 @@ REVOKE ALL ON SEQUENCE {schema}.pgqrs_queues_id_seq, {schema}.pgqrs_workers_id_s
 GRANT SELECT ON {schema}.pgqrs_queues, {schema}.pgqrs_workers, {schema}.pgqrs_schema_migrations, {schema}._sqlx_migrations
     TO {producer}, {consumer}, {observer};
 GRANT SELECT (id, queue_id, vt, enqueued_at, read_ct, dequeued_at, producer_worker_id, consumer_worker_id, archived_at, dead_reason,
-              dedup_key)
+              dedup_key, deaths)
     ON {schema}.pgqrs_messages TO {producer}, {observer};
 
 -- Who waits for messages says so in the queue's row. The right to write one column is also the right to lock the row,
@@ -75,9 +75,10 @@ GRANT INSERT (id, queue_id, payload, vt, enqueued_at, read_ct, dequeued_at, prod
               dedup_key)
     ON {schema}.pgqrs_messages TO {producer};
 GRANT USAGE ON SEQUENCE {schema}.pgqrs_messages_id_seq TO {producer};
+GRANT EXECUTE ON FUNCTION {schema}.pgqrs_check_key(bigint, bigint, text, timestamptz) TO {producer};
 
 GRANT SELECT, DELETE ON {schema}.pgqrs_messages TO {consumer};
-GRANT UPDATE (vt, read_ct, dequeued_at, consumer_worker_id, archived_at, dead_reason) ON {schema}.pgqrs_messages TO {consumer};
+GRANT UPDATE (vt, read_ct, dequeued_at, consumer_worker_id, archived_at, dead_reason, deaths) ON {schema}.pgqrs_messages TO {consumer};
 
 -- name: not_owned
 -- Whether anything of ours belongs to somebody else than the role $2. Giving it away locks the tables, so only if need be.
@@ -100,5 +101,6 @@ ALTER TABLE {schema}.pgqrs_schema_migrations OWNER TO {owner};
 ALTER TABLE {schema}.pgqrs_schema_roles OWNER TO {owner};
 ALTER FUNCTION {schema}.pgqrs_keep_messages_of_runs() OWNER TO {owner};
 ALTER FUNCTION {schema}.pgqrs_find_message_of_run() OWNER TO {owner};
+ALTER FUNCTION {schema}.pgqrs_check_key(bigint, bigint, text, timestamptz) OWNER TO {owner};
 ALTER TYPE {schema}.worker_status OWNER TO {owner};
 ALTER TYPE {schema}.pgqrs_workflow_status OWNER TO {owner};

@@ -51,13 +51,14 @@ FROM (
     FROM (VALUES
         ('pgqrs_queues', ARRAY['id', 'queue_name', 'created_at', 'paused', 'lease_duration', 'read_limit',
                                'heartbeat_timeout', 'owner', 'idle_until', 'archive_retention', 'dead_retention',
-                               'worker_retention', 'backoff_first', 'backoff_factor', 'backoff_most', 'backoff_jitter']),
+                               'worker_retention', 'backoff_first', 'backoff_factor', 'backoff_most', 'backoff_jitter',
+                               'death_limit', 'dedup_window']),
         ('pgqrs_workers', ARRAY['id', 'name', 'queue_id', 'started_at', 'heartbeat_at', 'shutdown_at', 'status', 'hostname',
                                 'port', 'cluster', 'pod_namespace', 'pod_name', 'pod_uid', 'container', 'terminating',
                                 'adopted', 'stop_reason', 'owner']),
         ('pgqrs_messages', ARRAY['id', 'queue_id', 'payload', 'vt', 'enqueued_at', 'read_ct', 'dequeued_at',
                                  'producer_worker_id', 'consumer_worker_id', 'archived_at', 'dead_reason', 'headers',
-                                 'dedup_key'])
+                                 'dedup_key', 'deaths'])
     ) AS t (name, columns), unnest(t.columns) AS c (name)
     UNION ALL
     SELECT 'index', unnest(ARRAY[
@@ -65,7 +66,8 @@ FROM (
         'pgqrs_workers_pkey', 'pgqrs_workers_name_key', 'idx_pgqrs_workers_queue_status', 'pgqrs_workers_live_hostname',
         'pgqrs_workers_pod', 'pgqrs_workers_podless', 'pgqrs_workers_live_pod_name',
         'pgqrs_messages_pkey', 'idx_pgqrs_messages_hot_path', 'idx_pgqrs_messages_consumer_worker_id_active',
-        'idx_pgqrs_messages_archived_at', 'pgqrs_messages_dead', 'pgqrs_messages_dead_since', 'pgqrs_messages_live_key'
+        'idx_pgqrs_messages_archived_at', 'pgqrs_messages_dead', 'pgqrs_messages_dead_since', 'pgqrs_messages_live_key',
+        'pgqrs_messages_archived_key', 'pgqrs_messages_suspect'
     ])
 ) needed
 WHERE needed.name NOT IN (

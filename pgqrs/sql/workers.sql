@@ -88,5 +88,56 @@ WITH held AS MATERIALIZED (
 )
 SELECT consumer_worker_id AS id, count(*)::int AS released FROM freed GROUP BY consumer_worker_id
 
+-- name: hold_anything
+SELECT EXISTS (SELECT FROM {schema}.pgqrs_messages m WHERE m.consumer_worker_id = ANY($1::bigint[]) AND m.archived_at IS NULL)
+
+-- name: release_held_by_dead
+-- As `release_held` for workers whose processes died, each by itself: what they held is under suspicion from then on, and what
+-- too many have died under is a dead letter. Who ended with its pod was ended, so that says nothing of its messages. A
+-- dead letter keeps its last worker, so that what is learnt of that one's end can be written on it.
+WITH held AS MATERIALIZED (
+    SELECT m.id, m.consumer_worker_id, m.queue_id, m.deaths FROM {schema}.pgqrs_messages m
+    WHERE m.consumer_worker_id = ANY($1::bigint[]) AND m.archived_at IS NULL
+    ORDER BY m.id FOR UPDATE
+), judged AS (
+    SELECT held.id, held.consumer_worker_id, own.deaths, coalesce(own.deaths >= q.death_limit AND NOT w.terminating, false) AS dead,
+           own.deaths || CASE WHEN own.deaths = 1 THEN ' process' ELSE ' processes' END || ' died while it held this, at last worker '
+               || w.id || ' (' || w.name || '): ' || w.stop_reason AS reason
+    FROM held JOIN {schema}.pgqrs_workers w ON w.id = held.consumer_worker_id
+        LEFT JOIN {schema}.pgqrs_queues q ON q.id = held.queue_id,
+        LATERAL (
+            SELECT CASE WHEN w.terminating THEN held.deaths ELSE least(coalesce(held.deaths, 0) + 1, 32767) END::smallint AS deaths
+        ) own
+), freed AS (
+    UPDATE {schema}.pgqrs_messages m
+    SET deaths = judged.deaths,
+        consumer_worker_id = CASE WHEN judged.dead THEN m.consumer_worker_id END,
+        vt = CASE WHEN judged.dead THEN m.vt ELSE least(m.enqueued_at, now()) END,
+        archived_at = CASE WHEN judged.dead THEN now() END,
+        dead_reason = CASE WHEN judged.dead THEN judged.reason ELSE m.dead_reason END
+    FROM judged WHERE m.id = judged.id
+    RETURNING judged.consumer_worker_id
+)
+SELECT consumer_worker_id AS id, count(*)::int AS released FROM freed GROUP BY consumer_worker_id
+
+-- name: explain_deaths
+-- Of containers that ended ($1 uid of the pod, $2 name, $3 and $4 from when to when it ran, in seconds since 1970, $5 how it ended): writes that on the
+-- workers that are only known to have died with it ($6), and on the dead letters that came of it, which died in the same
+-- transaction. By the node's clock, hence the margin.
+WITH ended AS (
+    SELECT e.pod_uid, e.container, to_timestamp(e.began) AS began, to_timestamp(e.ended) AS ended, e.reason
+    FROM unnest($1::text[], $2::text[], $3::float8[], $4::float8[], $5::text[]) AS e (pod_uid, container, began, ended, reason)
+), explained AS (
+    UPDATE {schema}.pgqrs_workers w SET stop_reason = $6::text || ': ' || ended.reason
+    FROM ended
+    WHERE w.pod_uid = ended.pod_uid AND w.container = ended.container AND w.status = 'stopped' AND w.stop_reason = $6::text
+      AND w.shutdown_at BETWEEN ended.began - interval '5 seconds' AND ended.ended + interval '5 seconds'
+    RETURNING w.id, w.queue_id, w.shutdown_at, ended.reason
+)
+UPDATE {schema}.pgqrs_messages m SET dead_reason = m.dead_reason || ': ' || explained.reason
+FROM explained
+WHERE m.queue_id = explained.queue_id AND m.archived_at = explained.shutdown_at AND m.dead_reason IS NOT NULL
+  AND m.consumer_worker_id = explained.id AND m.deaths > 0
+
 -- name: delete
 DELETE FROM {schema}.pgqrs_workers WHERE id = $1 AND status = 'stopped' RETURNING id

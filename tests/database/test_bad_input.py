@@ -59,9 +59,16 @@ POLICIES = (
         pgqrs.QueuePolicy(read_limit=2**31),
         pgqrs.QueuePolicy(read_limit=2.5),  # type: ignore[arg-type]
         pgqrs.QueuePolicy(read_limit=True),
+        pgqrs.QueuePolicy(death_limit=0),
+        pgqrs.QueuePolicy(death_limit=2**15),
+        pgqrs.QueuePolicy(death_limit=2.5),  # type: ignore[arg-type]
+        pgqrs.QueuePolicy(death_limit=True),
+        pgqrs.QueuePolicy(deduplication_window=timedelta(microseconds=-1)),
+        pgqrs.QueuePolicy(deduplication_window=timedelta(days=36_501)),
+        pgqrs.QueuePolicy(deduplication_window=300),  # type: ignore[arg-type]
         pgqrs.QueuePolicy(backoff=5),  # type: ignore[arg-type]
     ],
-    "policy|paused|lease_duration|heartbeat_timeout|read_limit|backoff",
+    "policy|paused|lease_duration|heartbeat_timeout|read_limit|death_limit|deduplication_window|backoff",
 )
 RETENTIONS = (
     [

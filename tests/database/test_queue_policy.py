@@ -138,10 +138,14 @@ async def test_whatever_was_written_by_hand_nobody_is_held_up(stage: Stage, numb
 
 
 async def test_a_policy_is_read_as_it_was_written(admin: pgqrs.Admin) -> None:
-    policy = pgqrs.QueuePolicy(backoff=Backoff(first=timedelta(seconds=2), factor=1.1, most=HOUR, jitter=0.07))
+    policy = pgqrs.QueuePolicy(
+        death_limit=2**15 - 1,
+        deduplication_window=timedelta(days=2, microseconds=1),
+        backoff=Backoff(first=timedelta(seconds=2), factor=1.1, most=HOUR, jitter=0.07),
+    )
     assert (await admin.create_queue("emails", policy)).policy == policy
     assert (await admin.get_queue("emails")).policy == policy
-    other = replace(policy, paused=True, backoff=Backoff())
+    other = replace(policy, paused=True, death_limit=1, deduplication_window=CENTURY, backoff=Backoff())
     assert (await admin.set_policy("emails", other)).policy == other
     assert (await admin.create_queue("others")).policy == pgqrs.QueuePolicy()
 

@@ -84,6 +84,9 @@ async def _remove_roles(connection: asyncpg.Connection, prefix: str) -> None:
 
 
 async def test_a_producer_does_its_whole_job(crew: Crew, admin: pgqrs.Admin) -> None:
+    await admin.set_policy("emails", pgqrs.QueuePolicy(deduplication_window=timedelta(hours=1)))
+    # A server whose owner lets nobody call functions by default.
+    await crew.connection.execute("REVOKE EXECUTE ON FUNCTION pgqrs_check_key FROM PUBLIC")
     async with crew.login("producer") as dsn, pgqrs.Admin(dsn) as limited:
         await limited.verify()
         async with pgqrs.Producer(limited, "emails", "host", 1) as producer:
@@ -157,9 +160,20 @@ async def test_a_sidecar_does_its_job_with_the_rights_of_its_app(crew: Crew) -> 
             # What an unmodified app in the same pod does.
             app = await database.fetch_value("workers.insert", POD.name, None, None, None, None, None, None, None)
             assert await pods.adopt(database, POD, seconds=0) == pods.Adopted(frozenset({app}), frozenset())
+            process = await lifecycle.register(database, "emails", hostname=kind, pod=POD)
+            assert await lifecycle.stop(database, [process.id], reason=lifecycle.DIED, died=True) == {process.id: 0}
             await pods.begin_termination(database, POD.uid)
             await pods.suspend(database, POD.uid)
             assert await pods.stop(database, POD.uid, reason="ended") == {worker.id: 0, app: 0}
+
+
+async def test_a_sidecar_of_a_consumer_frees_what_its_process_died_under(crew: Crew, admin: pgqrs.Admin) -> None:
+    async with pgqrs.Producer(admin, "emails") as producer, crew.login("consumer") as dsn, Database(dsn) as database:
+        await producer.enqueue("x")
+        async with pgqrs.Consumer(dsn, "emails") as consumer:
+            assert len(await consumer.dequeue()) == 1
+            released = await lifecycle.stop(database, [consumer.worker_id], reason=lifecycle.DIED, died=True)
+            assert released == {consumer.worker_id: 1}
 
 
 async def test_an_observer_counts_and_lists(crew: Crew, admin: pgqrs.Admin) -> None:
@@ -282,7 +296,7 @@ async def test_the_grants_are_exactly_these(crew: Crew) -> None:
     }
     assert await crew.rights("consumer") == reading | working | {
         ("pgqrs_messages", "select"): "*",
-        ("pgqrs_messages", "update"): "vt read_ct dequeued_at consumer_worker_id archived_at dead_reason",
+        ("pgqrs_messages", "update"): "vt read_ct dequeued_at consumer_worker_id archived_at dead_reason deaths",
         ("pgqrs_messages", "delete"): "*",
     }
     owned = await crew.connection.fetch(

@@ -31,7 +31,9 @@ HELD = "idx_pgqrs_messages_consumer_worker_id_active"
 ARCHIVED = "idx_pgqrs_messages_archived_at"
 DEAD = "pgqrs_messages_dead"
 DEAD_SINCE = "pgqrs_messages_dead_since"
+SUSPECT = "pgqrs_messages_suspect"
 LIVE_KEY = "pgqrs_messages_live_key"
+ARCHIVED_KEY = "pgqrs_messages_archived_key"
 
 IDS = [3, 1, 2]
 DAY = timedelta(days=1)
@@ -58,11 +60,12 @@ class Hot:
 HOT = [
     Hot("messages.enqueue", (1, ["1", "2"], 0.0, 1)),
     Hot("messages.enqueue_one", (1, "1", 0.0, 1, None)),
-    Hot("messages.enqueue_each", (1, ["1", "2"], [0.0, 1.0], 1, [None, "{}"], ["a", None]), {LIVE_KEY}),
-    Hot("messages.dequeue", (1, 100, None, None), {HOT_PATH, PRIMARY}, page=True),
-    Hot("messages.archive_and_dequeue", (1, 100, None, None, IDS), {HOT_PATH, PRIMARY}, page=True),
-    Hot("messages.archive_and_dequeue", (1, 100, 30.0, YESTERDAY, IDS), {HOT_PATH, PRIMARY}, page=True),
-    Hot("messages.delete_and_dequeue", (1, 100, None, None, IDS), {HOT_PATH, PRIMARY}, page=True),
+    Hot("messages.enqueue_each", (1, ["1", "2"], [0.0, 1.0], 1, [None, "{}"], ["a", None]), {LIVE_KEY, ARCHIVED_KEY}),
+    Hot("messages.enqueue_key", (1, "1", 0.0, 1, None, "a"), {LIVE_KEY, ARCHIVED_KEY}),
+    Hot("messages.dequeue", (1, 100, None, None), {HOT_PATH, SUSPECT, PRIMARY}, page=True),
+    Hot("messages.archive_and_dequeue", (1, 100, None, None, IDS), {HOT_PATH, SUSPECT, PRIMARY}, page=True),
+    Hot("messages.archive_and_dequeue", (1, 100, 30.0, YESTERDAY, IDS), {HOT_PATH, SUSPECT, PRIMARY}, page=True),
+    Hot("messages.delete_and_dequeue", (1, 100, None, None, IDS), {HOT_PATH, SUSPECT, PRIMARY}, page=True),
     Hot("messages.archive", (1, IDS), {PRIMARY}),
     Hot("messages.delete", (1, IDS), {PRIMARY}),
     Hot("messages.release", (1, IDS, 0.0), {PRIMARY}),
@@ -96,6 +99,9 @@ HOT = [
     Hot("workers.get", (1,), {HELD}),
     Hot("workers.held", (1,), {HELD}),
     Hot("workers.release_held", ([1, 2],), {HELD, PRIMARY}),
+    Hot("workers.hold_anything", ([1, 2],), {HELD}),
+    Hot("workers.release_held_by_dead", ([1, 2],), {HELD, PRIMARY}),
+    Hot("workers.explain_deaths", (["u-1"], ["app"], [0.0], [1.0], ["x"], "process died"), {DEAD_SINCE}),
     Hot("pods.beat", ("u-1", [2]), {HELD}),
     Hot("pods.adopt", ("u-1", "web-1", "shop", None, ["web-1", "web-1.shop"], "web-1.shop", "web-1", 60.0)),
     Hot("fleet.suspend", ([1, 2],), {HELD}),
@@ -263,3 +269,41 @@ async def _kept_plan(db: Database, name: str) -> str:
         lines = await connection.fetch(f"EXPLAIN EXECUTE {prepared} (NULL, 10, NULL, NULL, '{{}}')")
         await connection.execute("RESET plan_cache_mode")
         return "\n".join(line[0] for line in lines if "pgqrs_messages" in line[0])
+
+
+@pytest.mark.parametrize("state", ["just created", "filled and never analyzed", "filled and analyzed"])
+async def test_a_key_that_stays_taken_is_looked_up_in_few_steps(connection: asyncpg.Connection, state: str) -> None:
+    """Also by the function that looks once more, whose plan nobody sees: what was read tells."""
+    if state != "just created":
+        await _fill(connection)
+        # A key that comes again and again, each time after its window.
+        await connection.execute(
+            "INSERT INTO pgqrs_messages (queue_id, payload, dedup_key, archived_at) "
+            "SELECT 1, '1', 'daily', now() - n * interval '1 day' FROM generate_series(1, 20000) n"
+        )
+    if state == "filled and analyzed":
+        await connection.execute("ANALYZE")
+    await connection.execute("UPDATE pgqrs_queues SET dedup_window = '1 hour'")
+    # From the sixth time on the server has a plan for any arguments.
+    for number in range(8):
+        keys = [f"{number} a", f"{number} b", "key 24"]
+        assert await _steps(connection, "enqueue_each", ["1"] * 3, [0.0] * 3, 1, [None] * 3, keys) <= 3
+        assert await _steps(connection, "enqueue_key", "1", 0.0, 1, None, f"{number} c") <= 3
+    assert await _steps(connection, "enqueue_key", "1", 0.0, 1, None, "daily") <= 3
+
+
+async def _steps(connection: asyncpg.Connection, name: str, *arguments: object) -> int:
+    """Send messages, and give how many others were looked at, all of them by an index."""
+    # What this session has read so far, which may include what it did not tell the server yet.
+    read = (
+        "SELECT seq_scan, coalesce(idx_tup_fetch, 0) AS fetched FROM pg_stat_xact_user_tables "
+        "WHERE relname = 'pgqrs_messages'"
+    )
+    async with connection.transaction():
+        before = await connection.fetchrow(read)
+        await connection.fetch(statements.statement(f"messages.{name}", "public"), 1, *arguments)
+        after = await connection.fetchrow(read)
+    assert before is not None
+    assert after is not None
+    assert after["seq_scan"] == before["seq_scan"]
+    return int(after["fetched"] - before["fetched"])

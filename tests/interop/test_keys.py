@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
+
+import pgqrs
 
 if TYPE_CHECKING:
     import asyncpg
 
-    import pgqrs
     from tests.support.upstream import UpstreamClient
 
 
@@ -94,3 +96,17 @@ async def test_upstream_may_replay_a_dead_letter_whose_key_a_live_message_has(
     assert await ours.archive(dead)
     assert await theirs.call("archive", name="receiver", message_id=live)
     assert await sender.enqueue("again", key="k") not in {dead, live}
+
+
+async def test_what_upstream_archives_keeps_its_key_for_the_queue_s_window(
+    admin: pgqrs.Admin, theirs: UpstreamClient, sender: pgqrs.Producer
+) -> None:
+    await admin.set_policy("emails", pgqrs.QueuePolicy(deduplication_window=timedelta(hours=1)))
+    archived = await sender.enqueue({"n": 1}, key="order-7")
+    await theirs.call("dequeue", name="receiver")
+    assert await theirs.call("archive", name="receiver", message_id=archived)
+    assert await sender.enqueue({"n": 2}, key="order-7") == archived
+    sent = [await theirs.call("enqueue", name="sender", payload={"n": n}) for n in range(2)]
+    received = await theirs.call("dequeue", name="receiver", limit=5)
+    assert len(set(sent)) == 2
+    assert {one["id"] for one in received} == set(sent), "nothing that upstream sends is taken for a repetition"

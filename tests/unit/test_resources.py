@@ -14,7 +14,7 @@ from pgqrs.backoff import Backoff
 from pgqrs.models import QueuePolicy, QueueRetention
 from pgqrs_operator import declarations
 from pgqrs_operator.resources import crds
-from pgqrs_operator.resources.queue import InvalidSpecError, QueueSpec, Retention, Retry
+from pgqrs_operator.resources.queue import Deduplication, InvalidSpecError, QueueSpec, Retention, Retry
 from pgqrs_operator.resources.worker import QueueRef, WorkerSpec
 from pgqrs_operator.settings import Settings
 from pgqrs_operator.store import read_queue, read_worker
@@ -52,7 +52,7 @@ FIELDS = [
 def test_each_field_says_what_it_is_about(kind: str, path: tuple[str, ...], field: dict[str, Any]) -> None:
     text = field.get("description", "")
     assert re.fullmatch(r"[A-Z].*\.", text, re.DOTALL), f"{kind}.{'.'.join(path)}: {text!r}"
-    if path[-1] in {"firstDelay", "maxDelay", "leaseDuration", "heartbeatTimeout", "drainTimeout"}:
+    if path[-1] in {"firstDelay", "maxDelay", "leaseDuration", "heartbeatTimeout", "drainTimeout", "window"}:
         assert re.search(r"\d+[smhd] to \d+[smhd]", text), "what is allowed"
         assert "default" in field
 
@@ -85,7 +85,7 @@ def queue_body(**spec: Any) -> dict[str, Any]:
 
 
 def test_what_is_not_declared_is_what_the_library_takes() -> None:
-    assert QueueSpec().policy("emails") == QueuePolicy()
+    assert QueueSpec().policy() == QueuePolicy()
     assert QueueSpec().kept() is None
     assert declarations.queue(read_queue(queue_body()), SETTINGS).adopts
 
@@ -98,8 +98,10 @@ def test_every_field_of_the_policy_comes_from_the_specification() -> None:
                 paused=True,
                 leaseDuration="1h30m",
                 maxReads=7,
+                maxDeaths=4,
                 heartbeatTimeout="2m",
                 retry={"firstDelay": "10s", "factor": 2, "maxDelay": "1d"},
+                deduplication={"window": "5m"},
                 retention={"archivedMessages": "7d", "deadLetters": "90d", "stoppedWorkers": "30d"},
                 adopt="Never",
                 deletionPolicy="Delete",
@@ -111,7 +113,9 @@ def test_every_field_of_the_policy_comes_from_the_specification() -> None:
         paused=True,
         lease_duration=timedelta(minutes=90),
         read_limit=7,
+        death_limit=4,
         heartbeat_timeout=timedelta(minutes=2),
+        deduplication_window=timedelta(minutes=5),
         backoff=Backoff(first=timedelta(seconds=10), factor=2, most=timedelta(days=1)),
     )
     assert desired.retention == QueueRetention(
@@ -122,7 +126,7 @@ def test_every_field_of_the_policy_comes_from_the_specification() -> None:
 
 def _queue_with(**changes: Any) -> Any:
     spec = QueueSpec(**changes)
-    return spec.policy("emails"), spec.kept()
+    return spec.policy(), spec.kept()
 
 
 @pytest.mark.parametrize(
@@ -132,6 +136,9 @@ def _queue_with(**changes: Any) -> Any:
         pytest.param(lambda text: _queue_with(heartbeat_timeout=text), "15s", "24h", id="heartbeatTimeout"),
         pytest.param(lambda text: _queue_with(retry=Retry(first_delay=text)), "0s", "30d", id="firstDelay"),
         pytest.param(lambda text: _queue_with(retry=Retry(max_delay=text)), "0s", "30d", id="maxDelay"),
+        pytest.param(
+            lambda text: _queue_with(deduplication=Deduplication(window=text)), "0s", "30d", id="deduplication.window"
+        ),
         pytest.param(
             lambda text: _queue_with(retention=Retention(archived_messages=text)), "0s", "36500d", id="archivedMessages"
         ),
@@ -218,7 +225,7 @@ STRINGS = [
 
 
 def test_the_fields_that_take_text_are_known() -> None:
-    assert len(STRINGS) == 17
+    assert len(STRINGS) == 18
     assert all((kind, path) in {tuple(one.values) for one in STRINGS} for kind, path in NAMES)
 
 
@@ -272,8 +279,10 @@ def test_a_queue_may_have_any_name_that_people_can_read(name: str) -> None:
 def test_hostile_values_of_another_type_are_refused_too(value: str) -> None:
     for spec in (
         {"maxReads": value},
+        {"maxDeaths": value},
         {"paused": value},
         {"retry": value},
+        {"deduplication": value},
         {"connection": value},
         {"retry": {"factor": value}},
     ):

@@ -3,6 +3,8 @@ ALTER TABLE {schema}.pgqrs_queues
     ADD COLUMN paused boolean NOT NULL DEFAULT false,
     ADD COLUMN lease_duration interval NOT NULL DEFAULT '30 seconds',
     ADD COLUMN read_limit integer NOT NULL DEFAULT 5,
+    ADD COLUMN death_limit integer NOT NULL DEFAULT 3,
+    ADD COLUMN dedup_window interval NOT NULL DEFAULT '0',
     ADD COLUMN heartbeat_timeout interval NOT NULL DEFAULT '60 seconds',
     ADD COLUMN owner text;
 -- When what a handler failed on is tried again: after the first failure, by what each delay is longer than the one before, the
@@ -44,6 +46,8 @@ ALTER TABLE {schema}.pgqrs_workers
 ALTER TABLE {schema}.pgqrs_messages ADD COLUMN dead_reason text;
 -- What a sender says beside the payload: the context of a trace, and by which key a second one of the same is known.
 ALTER TABLE {schema}.pgqrs_messages ADD COLUMN headers jsonb, ADD COLUMN dedup_key text;
+-- How many processes died while they held it, NULL for none.
+ALTER TABLE {schema}.pgqrs_messages ADD COLUMN deaths smallint;
 
 CREATE INDEX pgqrs_workers_live_hostname ON {schema}.pgqrs_workers (hostname) WHERE status <> 'stopped';
 -- Dead letters are few among many archived messages, and are counted and listed.
@@ -54,6 +58,13 @@ CREATE INDEX pgqrs_messages_dead_since ON {schema}.pgqrs_messages (queue_id, arc
 -- a dead letter that upstream replayed, which keeps its key and its reason.
 CREATE UNIQUE INDEX pgqrs_messages_live_key ON {schema}.pgqrs_messages (queue_id, dedup_key)
     WHERE archived_at IS NULL AND dedup_key IS NOT NULL AND dead_reason IS NULL;
+-- When a key was last archived, for queues in which it is taken for a while after that (`dedup_window`). A dead letter takes none.
+CREATE INDEX pgqrs_messages_archived_key ON {schema}.pgqrs_messages (queue_id, dedup_key, archived_at)
+    WHERE archived_at IS NOT NULL AND dedup_key IS NOT NULL AND dead_reason IS NULL;
+-- The few live ones that processes died under, in the order in which they are handed out: no other index has that order, so nothing
+-- can tempt the planner to look for them in the whole backlog.
+CREATE INDEX pgqrs_messages_suspect ON {schema}.pgqrs_messages (queue_id, deaths, vt, enqueued_at, id)
+    WHERE archived_at IS NULL AND deaths > 0;
 CREATE INDEX pgqrs_workers_pod ON {schema}.pgqrs_workers (pod_uid, id) WHERE pod_uid IS NOT NULL;
 -- Which rows a pod's unmodified processes made (`pods.adopt`), and whether another pod has its name. By bytes, because
 -- PostgreSQL's order of a language knows no ranges of names that begin alike.
@@ -90,3 +101,22 @@ BEGIN
 END $$;
 CREATE TRIGGER pgqrs_find_message_of_run AFTER INSERT OR UPDATE OF message_id ON {schema}.pgqrs_workflow_runs
     FOR EACH ROW EXECUTE FUNCTION {schema}.pgqrs_find_message_of_run();
+
+-- Asked for each message that was added with a key where keys are taken for a while after they were archived. A statement
+-- sees what was committed before it began, but a function that is volatile what was committed until now: with the key in the
+-- unique index nobody can come after this, and who came before and was archived meanwhile is seen here. STRICT: where no key is
+-- given, or none stays taken, it is not run.
+CREATE FUNCTION {schema}.pgqrs_check_key(message bigint, of_queue bigint, of_key text, since timestamptz) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE STRICT AS $$
+BEGIN
+    IF since < (
+        SELECT m.archived_at FROM {schema}.pgqrs_messages m
+        WHERE m.queue_id = of_queue AND m.dedup_key = of_key AND m.archived_at IS NOT NULL AND m.dead_reason IS NULL
+        ORDER BY m.archived_at DESC LIMIT 1
+    ) THEN
+        RAISE unique_violation USING
+            MESSAGE = 'a message of this key came and was archived while another one was added; send it again',
+            TABLE = 'pgqrs_messages', CONSTRAINT = 'pgqrs_messages_archived_key';
+    END IF;
+    RETURN message;
+END $$;
