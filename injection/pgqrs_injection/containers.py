@@ -40,18 +40,21 @@ class Maker:
 
     def sidecar(self, written: dict[str, Any]) -> dict[str, Any]:
         """Give the sidecar's container; `written` is what the pod has of it already."""
+        # Filled in field by field: a hook of another kind, or one word about rights, takes nothing else away.
+        lifecycle = {"preStop": self._hook(f"/drain?token={self.token}"), **(written.get("lifecycle") or {})}
+        security = copy.deepcopy(self.settings.sidecar.security_context) | (written.get("securityContext") or {})
         made = {
             "name": SIDECAR_CONTAINER,
             "image": self.settings.image,
             "imagePullPolicy": self.settings.pull_policy,
             # What makes an init container a native sidecar: it stays, and it ends after the app's containers.
             "restartPolicy": "Always",
-            "lifecycle": {"preStop": self._hook(f"/drain?token={self.token}")},
+            "lifecycle": lifecycle,
             "startupProbe": self._probe("/started", periodSeconds=1, failureThreshold=120, timeoutSeconds=2),
             # No liveness probe: before the kubelet restarts a container it calls its preStop hook, which is the pod's
             # drain, and its SIGTERM stops the rows of a pod that goes on. A sidecar that hangs ends itself.
             "resources": copy.deepcopy(self.options.resources),
-            "securityContext": copy.deepcopy(self.settings.sidecar.security_context),
+            "securityContext": security,
             # Where it does not start, `kubectl describe pod` says why.
             "terminationMessagePolicy": "FallbackToLogsOnError",
         }
@@ -64,7 +67,8 @@ class Maker:
             _variable("PGQRS_LOG_LEVEL", self.options.log_level),
         ]
         environment = self._environment({**written, "name": SIDECAR_CONTAINER}, dsn=True, more=own)
-        return {**made, **_own(written), "env": environment, "volumeMounts": _mounts(written)}
+        fitted = {"lifecycle": lifecycle, "securityContext": security, "env": environment}
+        return {**made, **_own(written), **fitted, "volumeMounts": _mounts(written)}
 
     def _environment(
         self, container: dict[str, Any], *, dsn: bool, more: Sequence[dict[str, Any]] = ()

@@ -84,7 +84,9 @@ class Agent:
         )
 
     def _is_started(self) -> bool:
-        return self._rows.registered.is_set() or self._starts_anyway
+        # Where the app runs already, waiting for the database may take longer than the startup probe allows; then the
+        # kubelet would call the hook that drains the pod, which goes on.
+        return self._rows.registered.is_set() or self._starts_anyway or self._sessions.resumed
 
     async def run(self) -> int:
         """Work until SIGTERM or SIGINT; give the exit code.
@@ -106,6 +108,7 @@ class Agent:
             self._tasks.eternal("rows", self._keep_rows())
             self._tasks.eternal("pings", self._sessions.ping())
             self._tasks.eternal("hanging", hanging.watch())
+            self._tasks.passing("give up", self._give_up())
             if self._settings.start_without_database:
                 self._tasks.passing("start without database", self._start_anyway())
             await self._first(ended, self._tasks.failed)
@@ -132,6 +135,20 @@ class Agent:
         except TimeoutError:
             self._starts_anyway = True
             _log.warning("the pod starts without its database", extra={"seconds": self._settings.times.start})
+
+    async def _give_up(self) -> None:
+        """End before the startup probe fails: then the kubelet would call the hook that drains the pod.
+
+        In a pod whose sidecar was restarted the apps work already, and those that know nothing of us cannot show it.
+        """
+        try:
+            async with asyncio.timeout(self._settings.times.give_up):
+                await self._rows.registered.wait()
+        except TimeoutError:
+            if not self._is_started():
+                seconds = self._settings.times.give_up
+                _log.critical("no worker for too long, the sidecar ends", extra={"seconds": seconds})
+                self._tasks.failed.set()
 
     async def _keep_rows(self) -> None:
         await self._rows.recover()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: How long a new process waits for the database before it is told to try again, in seconds; less than the library's
 #: own patience with a welcome.
-_WELCOME_SECONDS = 20.0
+WELCOME_SECONDS = 20.0
 _MAX_CONTAINER_LENGTH = 253
 
 
@@ -120,7 +120,7 @@ class Reception:
         """
         backoff = Backoff(first=0.1, most=1.0)
         try:
-            async with asyncio.timeout(_WELCOME_SECONDS):
+            async with asyncio.timeout(WELCOME_SECONDS):
                 await self._rows.registered.wait()
                 while True:
                     try:

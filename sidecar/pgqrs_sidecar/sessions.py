@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pgqrs import errors, protocol
+from pgqrs import errors, lifecycle, protocol
 from pgqrs.models import WorkerId, WorkerStatus
 from pgqrs_sidecar.book import told
 from pgqrs_sidecar.handshake import Hello, Reception, RefusedError, hear_hello
@@ -33,7 +33,7 @@ _GOODBYE_SECONDS = 2.0
 #: How long a connection that is being closed may take to send what was written, in seconds.
 _CLOSE_SECONDS = 1.0
 
-_DIED = "process died"
+_DIED = lifecycle.DIED
 _CUT = "sidecar ended"
 _BROKE = "process broke the session protocol"
 #: The same in a word, for those who count.
@@ -105,6 +105,8 @@ class SessionServer:
         self.opened = 0
         self.ended: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
+        #: Whether a process came that had its row before this sidecar: the pod's apps started long ago.
+        self.resumed = False
 
     @property
     def sessions(self) -> list[Session]:
@@ -144,6 +146,9 @@ class SessionServer:
         for change in changes:
             session = self._sessions.get(change.worker_id)
             if session is not None:
+                if change.status is WorkerStatus.READY:
+                    # What it said of its pause says nothing of what it leases from now on.
+                    session.drained = False
                 session.send(protocol.STATE, state=change.status.value)
                 _log.info("worker state changed", extra={"worker_id": change.worker_id, "state": change.status.value})
 
@@ -220,6 +225,7 @@ class SessionServer:
         hello = await hear_hello(reader, token=self._settings.token, seconds=self._settings.times.hello)
         if hello is None:
             return None
+        self.resumed |= hello.worker_id is not None
         self._supersede(hello)
         worker = await self._reception.row_for(hello)
         session = Session(worker, hello, writer)

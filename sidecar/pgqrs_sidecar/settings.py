@@ -61,6 +61,8 @@ class Times:
     hello: float = 5.0
     #: How long the pod waits for the database at its start, where it may start without.
     start: float = 10.0
+    #: A sidecar that has no row for so long ends, and the kubelet starts it anew; sooner than the startup probe fails.
+    give_up: float = 110.0
 
 
 _PORTS = Ports()
@@ -101,6 +103,7 @@ class Settings:
             rejoin=env.seconds("PGQRS_REJOIN_SECONDS", _TIMES.rejoin),
             hello=env.seconds("PGQRS_HELLO_SECONDS", _TIMES.hello),
             start=env.seconds("PGQRS_START_SECONDS", _TIMES.start),
+            give_up=env.seconds("PGQRS_GIVE_UP_SECONDS", _TIMES.give_up),
         )
         if times.pong <= times.ping:
             message = f"PGQRS_PONG_SECONDS is {times.pong:g}; allowed is more than PGQRS_PING_SECONDS ({times.ping:g})."

@@ -115,4 +115,4 @@ class PodStatements:
     async def stop(self, worker_ids: Collection[WorkerId], reason: str) -> dict[WorkerId, int]:
         """Stop rows whose processes ended; this waits for no other statement."""
         with self._outage.watched():
-            return await lifecycle.stop(self._database, worker_ids, reason=reason)
+            return await lifecycle.stop(self._database, worker_ids, reason=reason, died=reason == lifecycle.DIED)

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
 
-from tests.sidecar.processes import HOSTNAME, Pod, eventually
+from pgqrs_operator import certificates
+from tests.sidecar.conftest import Observer
+from tests.sidecar.processes import HOSTNAME, TOKEN, Pod, eventually
+from tests.sidecar.trouble import attended, ends, stopped
+from tests.support.pgbouncer import PgBouncer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
-    from tests.sidecar.conftest import Observer
+    from tests.support.postgres import PostgresServer
+
+#: How the kernel writes the state of a connection that is open.
+_ESTABLISHED = "01"
 
 
 async def _connections(database: Observer) -> list[int]:
@@ -86,3 +98,74 @@ async def test_a_short_lived_connection_is_gone_between_heartbeats(pod: Pod, dat
         assert await session.next() == {"type": "bye"}
         assert await database.state(row["id"]) == "stopped"
     await eventually(_number(database, 0))
+
+
+def _is_open(port: int) -> bool:
+    """Whether somebody has a connection to this port: what a pooler's server cannot tell, the kernel can."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[2].endswith(f":{port:04X}") and row[3] == _ESTABLISHED for row in rows)
+
+
+async def _lives_without_a_connection(pod: Pod, database: Observer, port: int) -> None:
+    """Go through a pod's whole life; at rest it has no connection to the port."""
+
+    async def rests() -> bool:
+        return not _is_open(port)
+
+    sidecar = await pod.sidecar(PGQRS_CONNECTION_MODE="shortLived", PGQRS_HEARTBEAT_SECONDS="2")
+    (row,) = await database.rows()
+    for _ in range(2):
+        await eventually(rests)
+        await _beat(database, row["id"])
+    async with pod.session() as dying:
+        assert (await dying.welcome())["worker_id"] == row["id"]
+        message = await database.lease(row["id"])
+        await eventually(rests)
+    await stopped(database, row["id"])
+    assert (await database.message(message))["consumer_worker_id"] is None
+
+    async with pod.session() as session:
+        await session.welcome()
+        await eventually(rests)
+        hook = asyncio.create_task(pod.get("/drain", token=TOKEN))
+        drain = await session.next()
+        assert drain is not None
+        assert drain["type"] == "drain"
+        session.send("drained")
+        async with attended(session):
+            assert json.loads((await hook)[1])["drained"]
+        await eventually(rests)
+    await ends(sidecar)
+    assert await database.rows() == []
+    assert sidecar.count(message="database trouble begins") == 0
+
+
+@pytest.fixture
+def bouncer(postgres: PostgresServer) -> Iterator[PgBouncer]:
+    made = PgBouncer(postgres)
+    made.start()
+    yield made
+    made.stop()
+
+
+async def test_short_lived_connections_through_pgbouncer(dsn: str, database: Observer, bouncer: PgBouncer) -> None:
+    pod = Pod(bouncer.dsn(urlsplit(dsn).path.lstrip("/")))
+    try:
+        await _lives_without_a_connection(pod, database, bouncer.port)
+    finally:
+        await pod.destroy()
+
+
+async def test_short_lived_connections_with_tls(own_postgres: PostgresServer, own_pod: Pod, tmp_path: Path) -> None:
+    certificate = certificates.issue("localhost", now=datetime.now(UTC))
+    authority = tmp_path / "ca.crt"
+    authority.write_bytes(certificate.authorities)
+    leaf = own_postgres.put("leaf.crt", certificate.leaf)
+    key = own_postgres.put("leaf.key", certificate.key)
+    own_postgres.reload(ssl_cert_file=str(leaf), ssl_key_file=str(key), ssl="on")
+    # Whoever is let in without, is not who this is about.
+    (own_postgres.data / "pg_hba.conf").write_text("hostssl all all all scram-sha-256\n")
+    await asyncio.to_thread(own_postgres.stop, "fast")
+    await asyncio.to_thread(own_postgres.start)
+    own_pod.dsn = f"{own_pod.dsn.replace('127.0.0.1', 'localhost')}?sslmode=verify-full&sslrootcert={authority}"
+    await _lives_without_a_connection(own_pod, Observer(own_postgres.dsn()), own_postgres.port)

@@ -57,7 +57,24 @@ async def test_a_process_that_is_killed(
     assert await app.ended() == -number
     await _replaced(database, worker_id)
     freed = await database.message(message)
-    assert (freed["consumer_worker_id"], freed["archived_at"], freed["read_ct"]) == (None, None, 1)
+    assert (freed["consumer_worker_id"], freed["archived_at"], freed["read_ct"], freed["deaths"]) == (None, None, 1, 1)
+
+
+async def test_a_message_that_every_process_dies_of_is_given_up(
+    pod: Pod, database: Observer, producer: pgqrs.Producer
+) -> None:
+    await pod.sidecar()
+    message = None
+    for death in range(3):
+        app = await pod.app(handler_seconds=60)
+        worker_id = (await app.line(event="started"))["worker_id"]
+        message = message or await producer.enqueue({"die": "abort"})
+        assert await app.ended() == -signal.SIGABRT, f"death {death}"
+        await _replaced(database, worker_id)
+    assert message is not None
+    letter = await database.message(message)
+    assert letter["dead_reason"].startswith("3 processes died while it held this, at last worker ")
+    assert letter["dead_reason"].endswith(": process died")
 
 
 @pytest.mark.parametrize(("how", "code"), [("abort", -signal.SIGABRT), ("exit", 3)])

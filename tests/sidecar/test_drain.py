@@ -121,6 +121,28 @@ async def test_a_drain_believes_the_database_more_than_the_process(pod: Pod, dat
         assert json.loads((await asking)[1])["drained"]
 
 
+async def test_what_a_process_said_of_a_pause_says_nothing_of_the_drain(pod: Pod, database: Observer) -> None:
+    await pod.sidecar(PGQRS_DRAIN_SECONDS="0.5")
+    async with pod.session() as session:
+        worker_id = (await session.welcome())["worker_id"]
+
+        async def becomes(state: str) -> None:
+            await database.fetch(
+                "UPDATE pgqrs_workers SET status = $2::text::worker_status WHERE id = $1", worker_id, state
+            )
+            assert await session.next() == {"type": "state", "state": state}
+
+        async def heard() -> bool:
+            return bool((await pod.state())["workers"][0]["drained"])
+
+        await becomes("suspended")
+        session.send("drained")
+        await eventually(heard)
+        await becomes("ready")
+        result = json.loads((await pod.get("/drain", token=TOKEN))[1])
+        assert (result["drained"], result["busy"]) == (False, 1)
+
+
 async def test_when_the_drain_time_is_up_the_message_stays_until_the_pod_ends(pod: Pod, database: Observer) -> None:
     sidecar = await pod.sidecar(PGQRS_DRAIN_SECONDS="0.5")
     async with pod.session() as session:

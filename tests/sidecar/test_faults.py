@@ -148,6 +148,26 @@ async def test_a_pod_starts_while_the_database_is_down(own_postgres: PostgresSer
     assert PASSWORD not in sidecar.output
 
 
+async def test_a_sidecar_that_is_restarted_in_an_outage_knows_that_its_pod_has_started(
+    own_postgres: PostgresServer, own_pod: Pod
+) -> None:
+    """Else the kubelet would restart it again after a while, by the hook that drains the pod, which goes on."""
+    sidecar = await own_pod.sidecar()
+    async with own_pod.session() as session:
+        worker_id = (await session.welcome())["worker_id"]
+        await asyncio.to_thread(own_postgres.stop)
+        sidecar.signal(signal.SIGKILL)
+        await sidecar.ended()
+    again = await own_pod.sidecar(started=False)
+    await again.line(message="database trouble begins")
+    assert not await own_pod.is_started()
+    async with own_pod.session(worker_id=worker_id) as session:
+        await eventually(own_pod.is_started)
+        assert not (await own_pod.state())["registered"]
+        await asyncio.to_thread(own_postgres.start)
+        assert (await session.welcome())["worker_id"] == worker_id
+
+
 async def test_sigterm_while_the_database_is_down_ends_in_time(own_postgres: PostgresServer, own_pod: Pod) -> None:
     sidecar = await own_pod.sidecar()
     await asyncio.to_thread(own_postgres.stop)

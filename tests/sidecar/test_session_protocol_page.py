@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pgqrs
 from pgqrs import protocol
+from pgqrs_sidecar import handshake
+from pgqrs_sidecar.settings import Settings, Times
 from tests.sidecar.processes import QUEUE, TOKEN, Pod, eventually
 
 if TYPE_CHECKING:
@@ -114,3 +116,19 @@ async def test_a_child_that_is_forked_does_not_hide_the_death_of_its_parent(pod:
         os.kill(child, 0)
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+def test_the_numbers_are_those_of_the_code() -> None:
+    text = " ".join(_PAGE.read_text("utf-8").split())
+    times = Times()
+    most = Settings.from_env(Pod("postgresql://db/app").environment).max_sessions
+    for said in (
+        f"at most {protocol.MAX_LINE:,} bytes",
+        f"within {times.hello:g} s of connecting",
+        f"May take up to {handshake.WELCOME_SECONDS:g} s",
+        f"one comes every {times.ping:g} s",
+        f"After {times.pong:g} s without an answer",
+        f"has its {most} sessions",
+        f"waits {times.rejoin:g} s for the processes",
+    ):
+        assert said in text

@@ -224,7 +224,7 @@ async def test_a_goodbye_that_is_cut_short_leaves_no_task_and_no_row(
 async def test_a_row_that_comes_after_its_process_was_refused_is_given_back(
     dsn: str, database: Observer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgqrs_sidecar.handshake._WELCOME_SECONDS", 0.5)
+    monkeypatch.setattr("pgqrs_sidecar.handshake.WELCOME_SECONDS", 0.5)
     tasks = Tasks()
     blocker = await asyncpg.connect(dsn)
     try:

@@ -139,6 +139,30 @@ async def test_a_pod_may_start_without_its_database(own_postgres: PostgresServer
     assert await own_pod.is_started()
 
 
+async def test_a_sidecar_without_a_row_ends_before_its_startup_probe_would_drain_the_pod(
+    own_postgres: PostgresServer, own_pod: Pod
+) -> None:
+    await asyncio.to_thread(own_postgres.stop)
+    sidecar = await own_pod.sidecar(started=False, PGQRS_GIVE_UP_SECONDS="1")
+    assert await sidecar.ended() == 1
+    assert sidecar.count(message="no worker for too long, the sidecar ends") == 1
+    assert sidecar.count(message="drain begins") == 0
+    # In a pod that may start without its database the sidecar stays.
+    patient = await own_pod.sidecar(
+        started=False,
+        PGQRS_GIVE_UP_SECONDS="1",
+        PGQRS_START_WITHOUT_DATABASE="true",
+        PGQRS_START_SECONDS="0.1",
+    )
+
+    async def waited_for_longer() -> bool:
+        return ((await own_pod.state())["database_failing_seconds"] or 0.0) > 1.5
+
+    await eventually(waited_for_longer)
+    assert await own_pod.is_started()
+    assert patient.count(message="no worker for too long, the sidecar ends") == 0
+
+
 async def test_a_pod_that_may_start_without_its_database_still_waits_a_while_for_it(
     pod: Pod, database: Observer
 ) -> None:

@@ -126,3 +126,21 @@ def test_what_a_mesh_makes_of_it_afterwards_stays() -> None:
 
 def test_where_it_does_not_start_its_pod_says_why() -> None:
     assert sidecar_of(inject(pod(), QUEUE, SETTINGS))["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+def test_a_hook_of_another_kind_does_not_cost_it_its_own() -> None:
+    start, stop = {"exec": {"command": ["true"]}}, {"exec": {"command": ["sleep", "1"]}}
+    begun = {"name": "pgqrs-sidecar", "lifecycle": {"postStart": start}}
+    made = sidecar_of(inject(pod(initContainers=[begun]), QUEUE, SETTINGS))["lifecycle"]
+    assert made["postStart"] == start
+    assert made["preStop"]["httpGet"]["path"].startswith("/drain?token=")
+    begun = {"name": "pgqrs-sidecar", "lifecycle": {"preStop": stop}}
+    assert sidecar_of(inject(pod(initContainers=[begun]), QUEUE, SETTINGS))["lifecycle"] == {"preStop": stop}
+
+
+def test_a_word_about_its_rights_gives_it_no_others() -> None:
+    begun = {"name": "pgqrs-sidecar", "securityContext": {"runAsUser": 1000}}
+    made = sidecar_of(inject(pod(initContainers=[begun]), QUEUE, SETTINGS))["securityContext"]
+    assert made == {**SETTINGS.sidecar.security_context, "runAsUser": 1000}
+    assert made["readOnlyRootFilesystem"]
+    assert SETTINGS.sidecar.security_context["runAsUser"] != 1000

@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pgqrs.errors import ConfigurationError
@@ -249,6 +249,7 @@ _values = st.recursive(
 
 
 @given(_values.filter(lambda value: value is not None))
+@example({"\x85": "a\n\x85b", "\u2028": ["\u2029", "\r"]})
 def test_nothing_changes_its_meaning_on_the_way_through_yaml(value: Any) -> None:
     assert manifests.load(manifests.dump([value])) == [value]
 
