@@ -25,12 +25,13 @@ from pgqrs_operator.facts import (
     StopWorker,
     SuspendWorker,
 )
+from pgqrs_operator.halves import by_halves
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from pgqrs.database import Database
-    from pgqrs.models import WorkerId
+    from pgqrs.models import QueueId, WorkerId
     from pgqrs_operator.deaths import Death
     from pgqrs_operator.facts import Action, Key
     from pgqrs_operator.metrics import Metrics
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: So many that are refused one by one are enough to see that PostgreSQL refuses that kind as a whole.
-_MOST_REFUSALS = 20
 #: Rows that one transaction writes, so that none of them is locked for long and none takes longer than a statement may.
 _BATCH = 500
 #: Workers that one transaction stops; each may hold many messages.
@@ -54,8 +53,8 @@ _Item = TypeVar("_Item")
 class Outcome:
     """What became of a plan's actions."""
 
-    #: Queues whose row was written, and workers that were held back or resumed.
-    declared: set[Key] = field(default_factory=set)
+    #: The ids of rows of queues that were written, and the workers that were held back or resumed.
+    declared: dict[Key, QueueId] = field(default_factory=dict)
     changed: set[WorkerId] = field(default_factory=set)
     #: What could not be done, by the queue that asked for it, and by the worker's id.
     queues: dict[Key, Verdict] = field(default_factory=dict)
@@ -87,17 +86,17 @@ async def carry_out(
         kinds[type(action)].append(action)
     todo = _Todo(db, metrics, deaths or {})
     # Who is held back or let go is marked so before it is stopped: the process that comes next starts as it was left.
-    await todo.by_halves(todo.interrupt, kinds[InterruptWorker], batch=_BATCH)
-    await todo.by_halves(todo.suspend, kinds[SuspendWorker], batch=_BATCH)
-    await todo.by_halves(todo.resume, kinds[ResumeWorker], batch=_BATCH)
-    groups: dict[tuple[str, str], list[StopWorker]] = defaultdict(list)
+    await todo.each(todo.interrupt, kinds[InterruptWorker], batch=_BATCH)
+    await todo.each(todo.suspend, kinds[SuspendWorker], batch=_BATCH)
+    await todo.each(todo.resume, kinds[ResumeWorker], batch=_BATCH)
+    groups: dict[tuple[str, str, bool], list[StopWorker]] = defaultdict(list)
     for stop in kinds[StopWorker]:
-        groups[stop.reason, stop.only_if].append(stop)
+        groups[stop.reason, stop.only_if, stop.died].append(stop)
     for members in groups.values():
-        await todo.by_halves(todo.stop, members, batch=_STOP_BATCH)
+        await todo.each(todo.stop, members, batch=_STOP_BATCH)
     # After what messages wait for.
-    await todo.by_halves(todo.declare, kinds[DeclareQueue], batch=_BATCH)
-    await todo.by_halves(todo.disown, kinds[DisownQueue], batch=_BATCH)
+    await todo.each(todo.declare, kinds[DeclareQueue], batch=_BATCH)
+    await todo.each(todo.disown, kinds[DisownQueue], batch=_BATCH)
     await todo.delete_all(kinds[DeleteQueue])
     return todo.outcome
 
@@ -111,29 +110,11 @@ class _Todo:
         self._deaths = deaths
         self.outcome = Outcome()
 
-    async def by_halves(
+    async def each(
         self, do: Callable[[Sequence[_Item]], Awaitable[None]], items: Sequence[_Item], *, batch: int
     ) -> None:
-        """Do it for many at once; where that is refused, find out for whom."""
-        parts = [items[first : first + batch] for first in range(0, len(items), batch)]
-        parts.reverse()
-        refusals, text = 0, ""
-        while parts:
-            part = parts.pop()
-            if refusals >= _MOST_REFUSALS:
-                self._refused(part, text)
-                continue
-            try:
-                await do(part)
-            except (errors.DatabaseUnavailableError, errors.SchemaError):
-                raise
-            except errors.DatabaseError as error:
-                if len(part) > 1:
-                    middle = len(part) // 2
-                    parts += [part[middle:], part[:middle]]
-                else:
-                    refusals, text = refusals + 1, str(error)
-                    self._refused(part, text)
+        """Do it for all of which PostgreSQL does not refuse it."""
+        await by_halves(do, items, batch=batch, refused=self._refused)
 
     def _refused(self, items: Sequence[Any], text: str) -> None:
         verdict = verdicts.stalled("DatabaseRefused", text)
@@ -145,10 +126,10 @@ class _Todo:
                 self.outcome.workers[item.worker_id] = verdict
 
     async def declare(self, actions: Sequence[DeclareQueue]) -> None:
-        changed = await fleet.declare(self._db, [action.declaration for action in actions])
+        written = await fleet.declare(self._db, [action.declaration for action in actions])
         for action in actions:
-            if action.declaration.name in changed:
-                self.outcome.declared.add(action.key)
+            if action.declaration.name in written:
+                self.outcome.declared[action.key] = written[action.declaration.name]
                 self._metrics.queue_declared(action.cause)
                 _log.info("queue declared", extra={"queue": str(action.key), "cause": action.cause})
 
@@ -167,8 +148,12 @@ class _Todo:
     async def stop(self, actions: Sequence[StopWorker]) -> None:
         """Stop workers for one reason and on one condition."""
         reason, only_if = actions[0].reason, actions[0].only_if
-        stop = {"": fleet.stop, "silent": fleet.stop_silent, "idle": fleet.stop_idle}[only_if]
-        released = await stop(self._db, [action.worker_id for action in actions], reason=reason)
+        ids = [action.worker_id for action in actions]
+        if only_if:
+            stop = {"silent": fleet.stop_silent, "idle": fleet.stop_idle}[only_if]
+            released = await stop(self._db, ids, reason=reason)
+        else:
+            released = await fleet.stop(self._db, ids, reason=reason, died=actions[0].died)
         for worker_id, messages in released.items():
             death = self._deaths.get(worker_id, NOBODY_DIED)
             self._metrics.worker_stopped(death.cause, messages, death.delay)

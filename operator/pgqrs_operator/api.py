@@ -16,7 +16,7 @@ import aiohttp
 from pgqrs_operator.names import DELETION_COST_ANNOTATION, GROUP, QUEUE_LABEL, VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from kubernetes.aio.client.api_client import ApiClient
 
@@ -90,36 +90,43 @@ class Kubernetes:
         message = f"{method} {where}: HTTP {response.status}: {_explanation(data)}"
         raise kinds.get(response.status, ApiError)(message, response.status)
 
-    async def _list(
+    async def _pages(
         self, where: str, query: Mapping[str, str] | None = None, accept: str = "application/json"
-    ) -> Listing:
-        """Read a whole list as it is now (no resourceVersion: a quorum read), page by page."""
-        items: list[dict[str, Any]] = []
+    ) -> AsyncIterator[Listing]:
+        """Read a list as it is now (no resourceVersion: a quorum read), page by page; all have one version."""
         more = dict(query or {}, limit=str(_PAGE))
         while True:
             page = await self._call("GET", where, query=more, accept=accept, timeout=_LIST_TIMEOUT)
-            items += page.get("items") or ()
             metadata = page.get("metadata", {})
+            yield Listing(page.get("items") or [], str(metadata.get("resourceVersion", "")))
             if not metadata.get("continue"):
-                return Listing(items, str(metadata.get("resourceVersion", "")))
+                return
             more["continue"] = metadata["continue"]
+
+    async def resource_pages(self, plural: str, kind: str, namespace: str | None) -> AsyncIterator[Listing]:
+        """List all resources of one of our kinds, page by page: ten thousand at once are hundreds of megabytes."""
+        async for page in self._pages(_resources(plural, namespace)):
+            for item in page.items:
+                # Items of a list do not say what they are.
+                item.setdefault("kind", kind)
+            yield page
 
     async def list_resources(self, plural: str, kind: str, namespace: str | None) -> Listing:
         """List all resources of one of our kinds."""
-        found = await self._list(_resources(plural, namespace))
-        for item in found.items:
-            # Items of a list do not say what they are.
-            item.setdefault("kind", kind)
-        return found
+        return await _together(self.resource_pages(plural, kind, namespace))
+
+    def labelled_pod_pages(self, namespace: str | None) -> AsyncIterator[Listing]:
+        """List the pods that carry our label, page by page."""
+        whose = ("namespaces", namespace) if namespace else ()
+        return self._pages(path("api", "v1", *whose, "pods"), {"labelSelector": QUEUE_LABEL})
 
     async def list_labelled_pods(self, namespace: str | None) -> Listing:
         """List the pods that carry our label."""
-        whose = ("namespaces", namespace) if namespace else ()
-        return await self._list(path("api", "v1", *whose, "pods"), {"labelSelector": QUEUE_LABEL})
+        return await _together(self.labelled_pod_pages(namespace))
 
     async def list_pod_uids(self, namespace: str) -> set[str]:
         """List the uids of all pods of a namespace, labelled or not."""
-        found = await self._list(_core(namespace, "pods"), accept=_METADATA_ONLY)
+        found = await _together(self._pages(_core(namespace, "pods"), accept=_METADATA_ONLY))
         return {item["metadata"]["uid"] for item in found.items}
 
     async def get_pod(self, namespace: str, name: str) -> dict[str, Any]:
@@ -205,7 +212,7 @@ class Kubernetes:
 
     async def count_pods(self, namespace: str, selector: str) -> int:
         """Count the pods of a label selector, also those that end."""
-        return len((await self._list(_core(namespace, "pods"), {"labelSelector": selector})).items)
+        return len((await _together(self._pages(_core(namespace, "pods"), {"labelSelector": selector}))).items)
 
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
         """Make an Event.
@@ -222,6 +229,15 @@ class Listing:
     def __init__(self, items: list[dict[str, Any]], version: str) -> None:
         self.items = items
         self.version = int(version) if version.isascii() and version.isdigit() else 0
+
+
+async def _together(pages: AsyncIterator[Listing]) -> Listing:
+    items: list[dict[str, Any]] = []
+    version = 0
+    async for page in pages:
+        items += page.items
+        version = page.version
+    return Listing(items, str(version))
 
 
 def path(*segments: str) -> str:

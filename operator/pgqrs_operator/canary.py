@@ -44,7 +44,7 @@ class Canary:
             except ApiError as error:
                 if str(error) != self._trouble:
                     self._trouble = str(error)
-                    _log.warning("the leader does not see its own writes", extra={"error": self._trouble})
+                    _log.warning("the Lease is not seen on a watch", extra={"error": self._trouble})
             await asyncio.sleep(_RETRY_SECONDS)
 
     def _saw(self, event: Mapping[str, Any]) -> None:

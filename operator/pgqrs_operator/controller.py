@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +15,7 @@ from pgqrs_operator.facts import Key
 from pgqrs_operator.farewell import tell_or_let_go
 from pgqrs_operator.fencing import always
 from pgqrs_operator.reports import Reporter
-from pgqrs_operator.secrets import Address, Addresses, SecretKey
+from pgqrs_operator.secrets import Address, Addresses
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pgqrs_operator.fencing import MayWrite
     from pgqrs_operator.metrics import Metrics
     from pgqrs_operator.pods import Pod
+    from pgqrs_operator.secrets import SecretKey
     from pgqrs_operator.settings import Settings
     from pgqrs_operator.store import Queue, Store, Worker
     from pgqrs_operator.verdicts import Verdict
@@ -31,8 +33,10 @@ _log = logging.getLogger(__name__)
 
 #: Secrets are looked at this often where nothing else happens, in seconds.
 _TICK_SECONDS = 2.0
-#: Changes come in flocks. Between two turns is this time, or as long as the turn took, in seconds.
-_GATHER_SECONDS = (0.05, 0.5)
+#: Changes come in flocks. Between two turns is this time, or a multiple of what the turn took, in seconds.
+_GATHER_SECONDS = (0.05, 0.75)
+#: How many times as long as the turn took.
+_GATHER_SHARE = 6
 #: A loop that is told to end may take this long for its last statement, in seconds.
 _END_SECONDS = 10.0
 
@@ -59,11 +63,6 @@ class _Sorted(NamedTuple):
     problems: dict[Key, tuple[Queue, Verdict]]
 
 
-def _secret(queue: Queue) -> SecretKey:
-    reference = queue.spec.connection.secret_ref
-    return SecretKey(queue.key.namespace, reference.name, reference.key)
-
-
 class Controller:
     """Runs one loop per database."""
 
@@ -87,6 +86,10 @@ class Controller:
         self._running: dict[DatabaseKey, _Running] = {}
         #: Loops that were told to end and have not yet.
         self._ending: set[asyncio.Task[None]] = set()
+        #: The last turn had nothing to write, so that the next one has not either, unless something changes.
+        self._settled = False
+        #: The membership of the queues of which numbers are kept; None before the first turn.
+        self._kept: int | None = None
         #: Uids of pods of which it was said that they have no sidecar.
         self._reported: set[str] = set()
 
@@ -99,9 +102,10 @@ class Controller:
         costing = None if self._costs is None else asyncio.create_task(self._costs.run(), name="costs of deletion")
         try:
             while True:
+                changed = self._store.changed.is_set()
                 self._store.changed.clear()
                 began = asyncio.get_running_loop().time()
-                await self._assign()
+                await self._turn(changed=changed)
                 took = asyncio.get_running_loop().time() - began
                 self._metrics.controller_turned()
                 try:
@@ -110,7 +114,7 @@ class Controller:
                 except TimeoutError:
                     continue
                 least, most = _GATHER_SECONDS
-                await asyncio.sleep(min(max(took, least), most))
+                await asyncio.sleep(min(max(_GATHER_SHARE * took, least), most))
         finally:
             self._end(list(self._running))
             if costing is not None:
@@ -119,8 +123,20 @@ class Controller:
             if self._ending:
                 await asyncio.wait(self._ending, timeout=_END_SECONDS)
 
+    async def _turn(self, *, changed: bool) -> None:
+        """Assign, unless nothing is different from the last time and nothing was to be written then."""
+        for loop in self._running.values():
+            if loop.task.done():
+                message = "A database loop has ended."
+                raise RuntimeError(message) from loop.task.exception()
+        if changed or not self._settled or await self._addresses.refresh(self._addresses.keys()):
+            self._settled = False
+            await self._assign()
+
     async def _assign(self) -> None:
-        self._metrics.backlogs.keep(queue.key for queue in self._store.queues)
+        if self._kept != self._store.queues.membership:
+            self._kept = self._store.queues.membership
+            self._metrics.backlogs.keep(queue.key for queue in self._store.queues)
         groups, orphans, problems = await self._sort()
         homes = {queue.key: key for key, members in groups.items() for queue in members}
         workers: dict[DatabaseKey, list[Worker]] = defaultdict(list)
@@ -143,7 +159,11 @@ class Controller:
                 )
             )
         self._end([key for key in self._running if key not in groups])
-        await self._reporter.in_time(self._writes(homes, homeless, problems))
+        writes = self._writes(homes, homeless, problems)
+        first = next(writes, None)
+        self._settled = first is None
+        if first is not None:
+            await self._reporter.in_time(itertools.chain([first], writes))
 
     def _writes(
         self, homes: dict[Key, DatabaseKey], homeless: list[Worker], problems: dict[Key, tuple[Queue, Verdict]]
@@ -168,16 +188,20 @@ class Controller:
         groups: dict[DatabaseKey, list[Queue]] = defaultdict(list)
         orphans: set[str] = set()
         problems: dict[Key, tuple[Queue, Verdict]] = {}
-        queues = [(queue, _secret(queue)) for queue in self._store.queues]
-        await self._addresses.refresh({secret for _, secret in queues})
-        for queue, secret in queues:
-            found = self._addresses.find(secret, leftover=queue.deleting is not None)
-            if isinstance(found, Address):
-                groups[DatabaseKey(found.dsn, queue.spec.connection.schema_)].append(queue)
-                if found.leftover:
-                    orphans.add(queue.uid)
-            else:
-                problems[queue.key] = queue, found
+        by_secret: dict[SecretKey, list[Queue]] = defaultdict(list)
+        for queue in self._store.queues:
+            by_secret[queue.secret].append(queue)
+        await self._addresses.refresh(by_secret.keys())
+        for secret, queues in by_secret.items():
+            known, last = (self._addresses.find(secret, leftover=leftover) for leftover in (False, True))
+            for queue in queues:
+                found = known if queue.deleting is None else last
+                if isinstance(found, Address):
+                    groups[DatabaseKey(found.dsn, queue.spec.connection.schema_)].append(queue)
+                    if found.leftover:
+                        orphans.add(queue.uid)
+                else:
+                    problems[queue.key] = queue, found
         return _Sorted(groups, frozenset(orphans), problems)
 
     async def _homeless(self, worker: Worker, problems: dict[Key, tuple[Queue, Verdict]]) -> None:
@@ -198,14 +222,15 @@ class Controller:
     def _missing_workers(self, homes: dict[Key, DatabaseKey]) -> list[Pod]:
         """Give each injected pod that has no `PgqrsWorker` and goes on."""
         # A uid alone is what somebody wrote; nobody may speak for the pods of another namespace.
+        going_on = [pod for pod in self._store.pods if pod.injected and not (pod.ending or pod.final)]
+        if not going_on:
+            return []
         mirrored = {(worker.key.namespace, worker.pod_uid) for worker in self._store.workers}
         names = {worker.key for worker in self._store.workers}
         return [
             pod
-            for pod in self._store.pods
-            if pod.injected
-            and not (pod.ending or pod.final)
-            and (pod.key.namespace, pod.uid) not in mirrored
+            for pod in going_on
+            if (pod.key.namespace, pod.uid) not in mirrored
             and pod.key not in names
             and Key(pod.key.namespace, pod.queue) in homes
         ]
@@ -233,9 +258,6 @@ class Controller:
             )
             running = _Running(loop, asyncio.create_task(loop.run(), name="database loop"))
             self._running[key] = running
-        elif running.task.done():
-            message = "A database loop has ended."
-            raise RuntimeError(message) from running.task.exception()
         return running.loop
 
     def _end(self, keys: list[DatabaseKey]) -> None:

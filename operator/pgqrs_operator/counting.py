@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import random
 import time
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from pgqrs import errors, fleet
 from pgqrs_operator.backlogs import Backlog
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from pgqrs.database import Database
     from pgqrs.fleet import FleetCounts
@@ -22,6 +24,10 @@ _log = logging.getLogger(__name__)
 _INTERVAL_SECONDS = 30.0
 #: Between two counts of the queues that somebody scales by, in seconds.
 _URGENT_SECONDS = 5.0
+#: Queues that one statement counts, so that none takes long.
+_SLICE = 500
+#: For so long one round counts anew what was counted before, in seconds; dead workers wait meanwhile. The next goes on.
+_COUNTING_SECONDS = 2.0
 
 
 class Counts:
@@ -35,6 +41,8 @@ class Counts:
         #: When each was last asked for, whether or not it could be counted.
         self._asked: dict[str, float] = {}
         self._counted_at = float("-inf")
+        #: Those that are left of a count of all, in any order; None where none is under way.
+        self._left: list[str] | None = None
 
     def of(self, name: str) -> FleetCounts | None:
         """Give the numbers of a queue for its status, where a change is a write: those of the last full count."""
@@ -52,27 +60,44 @@ class Counts:
             urgent: those of them that somebody scales by.
 
         Returns:
-            Whether all were counted.
+            Whether all are counted; a count that takes long ends in a later round.
         """
         now = asyncio.get_running_loop().time()
-        everything = now - self._counted_at >= _INTERVAL_SECONDS
-        if everything:
+        # These have nothing to show, and a status is not written twice for that: however many there are.
+        first = set(names) - self._asked.keys()
+        if self._left is None and now - self._counted_at >= _INTERVAL_SECONDS:
             self._counted_at = now
-            self._asked.clear()
-            wanted = set(names)
-        else:
-            wanted = set(names) - self._asked.keys()
-            wanted |= {name for name in urgent if now - self._asked.get(name, now) >= _URGENT_SECONDS}
-        self._asked.update(dict.fromkeys(wanted, now))
-        if wanted:
-            try:
-                found = await fleet.counts(self._database, wanted)
-            except errors.DatabaseError as error:
-                # Numbers are for people; what is declared comes true without them.
-                _log.warning("messages not counted", extra={"database": self._database.where, "error": str(error)})
-                return False
-            at = time.monotonic()
-            fresh = {name: Backlog(counts, at) for name, counts in found.items()}
-            self._backlogs = fresh if everything else {**self._backlogs, **fresh}
-            self._shown = found if everything else {**found, **self._shown}
-        return everything
+            self._left = [name for name in names if name not in first]
+            random.shuffle(self._left)
+            self._asked = dict.fromkeys(self._left, now)
+        first |= {name for name in urgent if now - self._asked.get(name, now) >= _URGENT_SECONDS}
+        self._asked.update(dict.fromkeys(first, now))
+        try:
+            for part in _slices(sorted(first)):
+                self._shown = {**await self._count(part), **self._shown}
+            while self._left and asyncio.get_running_loop().time() - now < _COUNTING_SECONDS:
+                part, self._left = self._left[:_SLICE], self._left[_SLICE:]
+                self._shown |= await self._count(part)
+        except errors.DatabaseError as error:
+            # Numbers are for people; what is declared comes true without them.
+            _log.warning("messages not counted", extra={"database": self._database.where, "error": str(error)})
+            self._left = None
+            return False
+        if self._left is None or self._left:
+            return False
+        self._left = None
+        self._shown = {name: counts for name, counts in self._shown.items() if name in self._asked}
+        self._backlogs = {name: backlog for name, backlog in self._backlogs.items() if name in self._asked}
+        return True
+
+    async def _count(self, names: Collection[str]) -> dict[str, FleetCounts]:
+        found = await fleet.counts(self._database, names)
+        at = time.monotonic()
+        self._backlogs |= {name: Backlog(counts, at) for name, counts in found.items()}
+        return found
+
+
+def _slices(names: Iterable[str]) -> Iterable[list[str]]:
+    left = iter(names)
+    while part := list(itertools.islice(left, _SLICE)):
+        yield part

@@ -17,6 +17,7 @@ from pgqrs_operator.counting import Counts
 from pgqrs_operator.deaths import deaths
 from pgqrs_operator.drafting import DEFECT
 from pgqrs_operator.endings import Endings
+from pgqrs_operator.explanations import Explanations
 from pgqrs_operator.facts import Observed
 from pgqrs_operator.farewell import tell_or_let_go
 from pgqrs_operator.fencing import FencedDatabase, always
@@ -96,8 +97,11 @@ class DatabaseLoop:
         self._findings = Findings(reporter, store, self._counts, metrics)
         self._pace = Pace()
         self._reaper = Reaper(database, metrics)
+        self._explanations = Explanations(database)
         self._assignment = Assignment(queues=(), workers=(), pods=())
         self._wake = asyncio.Event()
+        #: A pod ended since the rows were last looked at.
+        self._died = False
         #: When a round last failed, by the event loop's clock; the operator's own start counts as one.
         self._failed_at = asyncio.get_running_loop().time()
         #: Rounds that failed since the last complete one.
@@ -119,6 +123,7 @@ class DatabaseLoop:
     def assign(self, assignment: Assignment) -> None:
         """Take what is declared now; a difference wakes the loop."""
         if assignment != self._assignment:
+            self._died |= not _living(self._assignment) <= _living(assignment)
             self._assignment = assignment
             self._wake.set()
 
@@ -203,6 +208,7 @@ class DatabaseLoop:
             # While tables are altered nobody can send a heartbeat.
             self._failed_at = asyncio.get_running_loop().time()
         all_held = await self._hold_all()
+        self._died = False
         assignment = self._assignment
         self._surroundings.know(assignment.pods, assignment.workers)
         queues = [queue for queue in assignment.queues if queue.held or queue.frozen]
@@ -230,6 +236,7 @@ class DatabaseLoop:
                 queues={queue.key: queue for queue in queues},
                 workers={worker.key: worker for worker in workers},
             )
+        await self._explanations.give(assignment.pods)
         planned = self._with_problems(planned, outcome)
         if self._costs is not None:
             self._costs.note(found.workers)
@@ -237,7 +244,7 @@ class DatabaseLoop:
         self._reaper.serve(planned.served)
         counted = await self._count(queues, there, planned)
         all_told = await self._findings.report(
-            queues, workers, assignment.pods, found=found, planned=planned, counted=counted
+            queues, workers, assignment.pods, found=found, planned=planned, counted=counted, hurry=self._hurries
         )
         took = asyncio.get_running_loop().time() - now
         pause = self._pace.after(now, took, planned.queues, planned.workers)
@@ -271,9 +278,12 @@ class DatabaseLoop:
     async def _hold_all(self) -> bool:
         """Nothing is written for a resource before it is sure to tell us of its end; tell whether all are, by now."""
         all_held = await self._reporter.in_time(
-            self._reporter.hold(resource)
-            for resource in (*self._assignment.queues, *self._assignment.workers)
-            if not (resource.held or resource.frozen or resource.deleting)
+            (
+                self._reporter.hold(resource)
+                for resource in (*self._assignment.queues, *self._assignment.workers)
+                if not (resource.held or resource.frozen or resource.deleting)
+            ),
+            hurry=self._hurries,
         )
         store, assignment = self._store, self._assignment
         self._assignment = replace(
@@ -283,6 +293,10 @@ class DatabaseLoop:
         )
         return all_held
 
+    def _hurries(self) -> bool:
+        """Whether the messages of the dead wait for the next look at the rows."""
+        return self._died
+
     async def _observe(self, desired: Desired) -> Fleet:
         return await fleet.observe(
             self._database,
@@ -291,3 +305,7 @@ class DatabaseLoop:
             workers=[worker.row_name for worker in desired.workers if worker.row_name],
             pods=[worker.pod_uid for worker in desired.workers if worker.pod_uid],
         )
+
+
+def _living(assignment: Assignment) -> set[str]:
+    return {pod.uid for pod in assignment.pods if pod.ended is None}

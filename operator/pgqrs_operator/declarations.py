@@ -18,30 +18,32 @@ if TYPE_CHECKING:
     from pgqrs_operator.settings import Settings
     from pgqrs_operator.store import Queue, Worker
 
+#: The largest that PostgreSQL gives a row.
+_MAX_ID = 2**63 - 1
+
 
 def queue(resource: Queue, settings: Settings) -> DesiredQueue:
     """Read what a `PgqrsQueue` declares."""
-    policy, retention, problem = None, None, resource.problem
-    if not problem:
-        try:
-            retention = resource.spec.kept()
-            policy = resource.spec.policy(resource.queue_name)
-        except InvalidSpecError as error:
-            problem = str(error)
     return DesiredQueue(
         key=resource.key,
         owner=settings.owner(*resource.key),
         age=resource.age,
         name=resource.queue_name,
-        policy=policy,
-        retention=retention,
-        problem=problem,
+        policy=resource.policy,
+        retention=resource.retention,
+        problem=resource.problem,
         frozen=resource.frozen,
         deleting=resource.deleting is not None,
         delete_data=resource.spec.deletion_policy == "Delete",
         adopts=resource.spec.adopt == "IfExists",
+        former_id=_row_id(resource.status.get("queueId")),
         settled=verdicts.settled(resource.status, resource.generation),
     )
+
+
+def _row_id(told: object) -> int | None:
+    """Give what a status says if a row can have it for an id."""
+    return told if type(told) is int and 0 < told <= _MAX_ID else None
 
 
 def worker(
@@ -97,8 +99,14 @@ def draining_since(resource: Worker) -> datetime | None:
     return datetime.fromisoformat(drain["since"]) if drain.get("generation") == resource.generation else None
 
 
-def pod_worker(pod: Pod, settings: Settings) -> DesiredWorker:
-    """Stand in for the `PgqrsWorker` of an injected pod that has none yet, or none any more."""
+def pod_worker(pod: Pod, settings: Settings, *, unreadable: bool = False) -> DesiredWorker:
+    """Stand in for the `PgqrsWorker` of an injected pod that has none yet, or none any more.
+
+    Args:
+        pod: the pod.
+        settings: of the operator.
+        unreadable: there is one, and nobody knows what it says: only the dead are looked after, nobody else is touched.
+    """
     return DesiredWorker(
         key=pod.key,
         owner=settings.owner(*pod.key),
@@ -106,6 +114,7 @@ def pod_worker(pod: Pod, settings: Settings) -> DesiredWorker:
         pod_uid=pod.uid,
         mirror=True,
         stand_in=True,
+        frozen=unreadable,
         pod_ending=pod.ending,
     )
 
@@ -170,6 +179,7 @@ def desired(
     found_queues: list[DesiredQueue] = []
     found_workers: list[DesiredWorker] = []
     spoken_for: set[tuple[str, str]] = set()
+    unreadable: set[tuple[str, str]] = set()
     for resource in queues:
         try:
             found_queues.append(queue(resource, settings))
@@ -181,12 +191,12 @@ def desired(
             found = worker(one, pod, settings, now=now, queue_name=names.get(one.queue_key) if one.queue_key else None)
         except Exception as error:  # noqa: BLE001 - logged and told by the loop; the others go on
             defects[Concerned("worker", one.key)] = error
-            spoken_for.add((one.key.namespace, one.pod_uid or ""))
+            unreadable.add((one.key.namespace, one.pod_uid or ""))
         else:
             found_workers.append(found)
             spoken_for.add((one.key.namespace, found.pod_uid or ""))
     found_workers += [
-        pod_worker(pod, settings)
+        pod_worker(pod, settings, unreadable=(pod.key.namespace, pod.uid) in unreadable)
         for pod in by_uid.values()
         if pod.injected and (pod.key.namespace, pod.uid) not in spoken_for
     ]

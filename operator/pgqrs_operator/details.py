@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pgqrs_operator import declarations
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from pgqrs.fleet import FleetCounts, FleetQueue
@@ -19,12 +20,27 @@ if TYPE_CHECKING:
 _MOST_IDS = 1000
 
 
-def queue_details(row: FleetQueue | None, counts: FleetCounts | None, verdict: Verdict) -> dict[str, Any]:
-    """Give the fields of a queue's status."""
-    if row is None or verdict.reason == "Conflict":
+def queue_details(
+    row: FleetQueue | None, counts: FleetCounts | None, verdict: Verdict, *, told: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Give the fields of a queue's status.
+
+    Args:
+        row: its row, if it is there.
+        counts: what was counted, if it was.
+        verdict: what is said of it.
+        told: its status as it stands.
+    """
+    if verdict.reason == "Conflict":
+        # The row of its name, and what is in it, is somebody else's.
         return {}
+    if row is None:
+        # Its messages may be there; once the row can be made again, they are found by this.
+        return _as_told(told, "queueName", "queueId")
     details: dict[str, Any] = {"queueName": row.info.queue_name, "queueId": row.info.id}
-    if counts is not None:
+    if counts is None:
+        details |= _as_told(told, "messages", "oldestReadySince", "workers")
+    else:
         messages = counts.messages
         details["messages"] = {
             "ready": messages.ready,
@@ -37,6 +53,10 @@ def queue_details(row: FleetQueue | None, counts: FleetCounts | None, verdict: V
             details["oldestReadySince"] = counts.oldest_since.strftime("%Y-%m-%dT%H:%M:%SZ")
         details["workers"] = {"ready": counts.ready, "suspended": counts.suspended, "stopped": counts.stopped}
     return details
+
+
+def _as_told(told: Mapping[str, Any], *fields: str) -> dict[str, Any]:
+    return {field: told[field] for field in fields if field in told}
 
 
 def worker_details(

@@ -38,11 +38,11 @@ class Draft:
     #: Ids of workers that are stopped by this plan.
     stopped: set[int] = field(default_factory=set)
 
-    def stop(self, rows: Iterable[FleetWorker], reason: str, only_if: str = "") -> None:
+    def stop(self, rows: Iterable[FleetWorker], reason: str, only_if: str = "", *, died: bool = False) -> None:
         """Stop workers; see `StopWorker`."""
         for row in rows:
             self.stopped.add(row.info.id)
-            self.actions.append(StopWorker(row.info.id, reason, only_if))
+            self.actions.append(StopWorker(row.info.id, reason, only_if, died))
 
     @contextmanager
     def guarded(self, concerned: Collection[Concerned]) -> Iterator[None]:

@@ -55,6 +55,8 @@ class DesiredQueue:
     delete_data: bool = False
     #: It takes over a row of its name that it did not make.
     adopts: bool = True
+    #: The id that its row had when it was looked at last, as its status says; anybody may have written that.
+    former_id: int | None = None
     #: The row was as declared when this generation was looked at before, so a difference is somebody else's doing.
     settled: bool = False
 
@@ -152,12 +154,13 @@ class StopWorker:
     """Stop it and free what it holds.
 
     `only_if` is looked at once more in the transaction that stops it: `silent` spares a worker whose heartbeat came,
-    `idle` one that works again.
+    `idle` one that works again. `died`: its process ended by itself, so what it held comes under suspicion.
     """
 
     worker_id: WorkerId
     reason: str
     only_if: str = ""
+    died: bool = False
 
 
 Action = DeclareQueue | DisownQueue | DeleteQueue | InterruptWorker | SuspendWorker | ResumeWorker | StopWorker

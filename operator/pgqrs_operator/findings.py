@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import random
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pgqrs_operator import declarations, verdicts
+from pgqrs_operator.contests import Contests
 from pgqrs_operator.details import queue_details, worker_details
 from pgqrs_operator.facts import DeclareQueue, InterruptWorker, ResumeWorker
 from pgqrs_operator.store import Queue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 
     from pgqrs.fleet import Fleet, FleetWorker
+    from pgqrs.models import QueueId
     from pgqrs_operator.actions import Outcome
     from pgqrs_operator.counting import Counts
     from pgqrs_operator.facts import Key, Plan
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
     from pgqrs_operator.pods import Pod
     from pgqrs_operator.reports import Reporter
     from pgqrs_operator.store import Store, Worker
+
+_log = logging.getLogger(__name__)
+
+_Write: TypeAlias = "Coroutine[Any, Any, object]"
 
 #: What is said of a row that was written, by cause.
 _CAUSES = {
@@ -31,6 +39,20 @@ _CAUSES = {
     "Updated": "Queue {name!r} was changed as declared.",
     "DriftRepaired": "Queue {name!r} was changed by somebody else and was set right.",
 }
+#: Of so many that are new, or changed as declared, in one round.
+_MOST_EVENTS = 100
+_WARNINGS = {"Recreated", "DriftRepaired"}
+
+
+def _kept(row_id: int) -> str:
+    return f"It has its former id {row_id}, so the messages that are left of it are its own again."
+
+
+def _lost(former_id: int, row_id: int) -> str:
+    return (
+        f"Its id is {row_id} now. It had the id {former_id} before, which is not free in this database; messages that "
+        "name that one as queue_id are not found by it."
+    )
 
 
 class Findings:
@@ -41,6 +63,7 @@ class Findings:
         self._store = store
         self._counts = counts
         self._metrics = metrics
+        self._contests = Contests()
 
     async def announce(
         self,
@@ -60,22 +83,33 @@ class Findings:
             queues: the resources of queues.
             workers: those of workers.
         """
-        events = [
-            self._written(queues[action.key], action)
+        declared = [
+            action
             for action in planned.actions
             if isinstance(action, DeclareQueue) and action.key in queues and action.key in outcome.declared
         ]
+        # Of what goes on and on it was said that it does.
+        told = [action for action in declared if not self._contests.holds(action.key)]
+        self._contests.note((action.key, action.cause) for action in declared)
+        events: list[_Write] = []
         for worker, row in drifted(planned, found, workers):
             if row.info.id in outcome.changed:
                 self._metrics.drift_repaired("worker")
                 text = f"Worker {row.info.name!r} was made {row.info.status} by somebody else and was set right."
                 events.append(self._reporter.event(worker, "DriftRepaired", text, warning=True))
-        await self._reporter.together(events)
+        # What somebody may have to look after comes first: of thousands that are new not each is worth the wait.
+        told.sort(key=lambda action: action.cause not in _WARNINGS)
+        shown = told[: max(_MOST_EVENTS, sum(action.cause in _WARNINGS for action in told))]
+        written = (self._written(queues[action.key], action, outcome.declared[action.key]) for action in shown)
+        if not await self._reporter.in_time(itertools.chain(events, written)) or len(shown) < len(told):
+            _log.info("some events of rows that were written are left out", extra={"written": len(told)})
 
-    async def _written(self, queue: Queue, action: DeclareQueue) -> None:
+    async def _written(self, queue: Queue, action: DeclareQueue, row_id: QueueId) -> None:
         text = _CAUSES[action.cause].format(name=action.declaration.name)
-        warning = action.cause in {"Recreated", "DriftRepaired"}
-        await self._reporter.event(queue, action.cause, text, warning=warning)
+        former_id = action.declaration.former_id
+        if former_id is not None:
+            text = f"{text} {_kept(former_id) if former_id == row_id else _lost(former_id, row_id)}"
+        await self._reporter.event(queue, action.cause, text, warning=action.cause in _WARNINGS)
 
     async def report(
         self,
@@ -86,6 +120,7 @@ class Findings:
         found: Fleet,
         planned: Plan,
         counted: bool,
+        hurry: Callable[[], bool],
     ) -> bool:
         """Write statuses and finalizers, as far as there is time.
 
@@ -96,6 +131,7 @@ class Findings:
             found: the rows as they are now.
             planned: what is said of them.
             counted: whether all messages were counted just now.
+            hurry: tells whether something came up that is to be done first.
 
         Returns:
             Whether all is written; else the next round goes on.
@@ -104,33 +140,36 @@ class Findings:
         # In any order, so that those that cannot be written are not always the first.
         resources: list[Queue | Worker] = [*queues, *workers]
         random.shuffle(resources)
-        return await self._reporter.in_time(
+        writes = (
             self._queue(one, found, planned)
             if isinstance(one, Queue)
             else self._worker(one, by_uid.get(one.pod_uid or ""), planned, counted=counted)
             for one in resources
         )
+        return await self._reporter.in_time((write for write in writes if write is not None), hurry=hurry)
 
-    async def _queue(self, queue: Queue, found: Fleet, planned: Plan) -> None:
+    def _queue(self, queue: Queue, found: Fleet, planned: Plan) -> _Write | None:
         if queue.key in planned.done_queues:
-            await self._reporter.let_go(queue)
-        elif queue.key in planned.queues:
-            verdict = planned.queues[queue.key]
-            row, counts = found.queues.get(queue.queue_name), self._counts.of(queue.queue_name)
-            await self._reporter.tell(queue, verdict, queue_details(row, counts, verdict))
+            return self._reporter.let_go(queue)
+        if queue.key not in planned.queues:
+            return None
+        verdict = self._contests.judged(queue.key, planned.queues[queue.key])
+        row, counts = found.queues.get(queue.queue_name), self._counts.of(queue.queue_name)
+        return self._reporter.telling(queue, verdict, queue_details(row, counts, verdict, told=queue.status))
 
-    async def _worker(self, worker: Worker, pod: Pod | None, planned: Plan, *, counted: bool) -> None:
+    def _worker(self, worker: Worker, pod: Pod | None, planned: Plan, *, counted: bool) -> _Write | None:
         done = worker.key in planned.done_workers
         if worker.deleting is not None and not worker.frozen and pod is not None and declarations.lives(pod):
-            await self._let_mirror_go(worker, pod)
-        elif done and worker.deleting:
-            await self._reporter.let_go(worker)
-        elif done and worker.pod_uid and self._ended_for_good(worker.pod_uid):
-            await self._reporter.discard(worker)
-        elif worker.key in planned.workers:
-            verdict, report = planned.workers[worker.key], planned.reports.get(worker.key)
-            details = worker_details(worker, report, verdict, counted=counted, now=datetime.now(UTC))
-            await self._reporter.tell(worker, verdict, details)
+            return self._let_mirror_go(worker, pod)
+        if done and worker.deleting:
+            return self._reporter.let_go(worker)
+        if done and worker.pod_uid and self._ended_for_good(worker.pod_uid):
+            return self._reporter.discard(worker)
+        if worker.key not in planned.workers:
+            return None
+        verdict, report = planned.workers[worker.key], planned.reports.get(worker.key)
+        details = worker_details(worker, report, verdict, counted=counted, now=datetime.now(UTC))
+        return self._reporter.telling(worker, verdict, details)
 
     async def _let_mirror_go(self, worker: Worker, pod: Pod) -> None:
         """Let the resource of a pod that goes on disappear, and with it what it said."""

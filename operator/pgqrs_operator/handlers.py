@@ -12,6 +12,7 @@ import kopf
 
 from pgqrs_operator.names import GROUP, QUEUE_LABEL, QUEUES, VERSION, WORKERS
 from pgqrs_operator.pods import version
+from pgqrs_operator.storages import NoDifferences, NoProgress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 _DELETED = "DELETED"
 #: A watch that shows nothing for this long, in seconds, is opened anew; bookmarks come every minute.
 _INACTIVITY_SECONDS = 70.0
+#: Objects of one page of a list, tasks that hand events on at a time, and how long each waits for the next event of its
+#: object, in seconds.
+_CHUNK = 500
+_WORKERS = 64
+_IDLE_SECONDS = 0.05
 
 
 def registry(store: Store) -> kopf.OperatorRegistry:
@@ -65,5 +71,11 @@ def settings() -> kopf.OperatorSettings:
     chosen.posting.enabled = False
     chosen.scanning.disabled = True
     chosen.watching.inactivity_timeout = _INACTIVITY_SECONDS
+    # kopf's own would keep ten thousand objects in memory at its start, each with a task, for five seconds.
+    chosen.watching.chunk_size = _CHUNK
+    chosen.queueing.worker_limit = _WORKERS
+    chosen.queueing.idle_timeout = _IDLE_SECONDS
+    chosen.persistence.diffbase_storage = NoDifferences()
+    chosen.persistence.progress_storage = NoProgress()
     chosen.watching.label_selectors["v1", "pods"] = QUEUE_LABEL
     return chosen

@@ -80,10 +80,12 @@ class HealthServer:
     async def _readyz(self, _request: web.Request) -> web.Response:
         if not self._leadership.informed:
             return web.Response(status=503, text="the Lease was not read yet\n")
+        if self._metrics.listed_at is None:
+            return web.Response(status=503, text="the cluster was not listed yet\n")
         if self._leadership.leads_since is None:
             return web.Response(text="ok, a follower\n")
-        if self._metrics.listed_at is None or self._metrics.turned_at is None:
-            return web.Response(status=503, text="the cluster was not listed yet\n")
+        if self._metrics.turned_at is None:
+            return web.Response(status=503, text="the controller did not go round yet\n")
         return web.Response(text="ok, the leader\n")
 
     async def _told(self, _request: web.Request) -> web.Response:

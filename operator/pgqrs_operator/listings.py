@@ -1,4 +1,7 @@
-"""Lists resources and pods every 10 s beside the watches, because a watch can die without a sign."""
+"""Lists resources and pods every 10 s beside the watches, because a watch can die without a sign.
+
+Ten thousand resources cost a second to list, so they are listed less often the longer it takes; pods never are.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from pgqrs_operator.api import ApiError
 from pgqrs_operator.names import QUEUES, WORKERS
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from pgqrs_operator.api import Kubernetes
     from pgqrs_operator.metrics import Metrics
     from pgqrs_operator.settings import Settings
@@ -19,6 +24,9 @@ _log = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 10.0
 _RETRY_SECONDS = 2.0
+#: Listing resources may take this part of the time, but they are listed this often at least, in seconds.
+_SHARE = 0.01
+_MOST_SECONDS = 120.0
 
 
 class Listings:
@@ -34,18 +42,10 @@ class Listings:
 
     async def run(self) -> None:
         """List for ever."""
-        trouble = ""
-        while True:
-            pause = _INTERVAL_SECONDS
-            try:
-                await self.once()
-                trouble = ""
-            except ApiError as error:
-                pause = _RETRY_SECONDS
-                if str(error) != trouble:
-                    trouble = str(error)
-                    _log.warning("cluster not listed", extra={"error": trouble})
-            await asyncio.sleep(pause)
+        await self._patiently(self.once)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_on(self._list_resources, share=_SHARE), name="listing")
+            group.create_task(self._keep_on(self._list_pods), name="listing of pods")
 
     async def once(self) -> None:
         """List everything once.
@@ -53,11 +53,38 @@ class Listings:
         Raises:
             ApiError: the API server could not be reached or refused.
         """
-        queues = await self._kubernetes.list_resources(QUEUES, "PgqrsQueue", self._namespace)
-        self._store.queues.replace(queues.items, queues.version)
-        workers = await self._kubernetes.list_resources(WORKERS, "PgqrsWorker", self._namespace)
-        self._store.workers.replace(workers.items, workers.version)
-        pods = await self._kubernetes.list_labelled_pods(self._namespace)
-        self._store.pods.replace(pods.items, pods.version)
-        self._metrics.cluster_listed()
+        await self._list_resources()
+        await self._list_pods()
         self.complete.set()
+
+    async def _list_resources(self) -> None:
+        await self._store.queues.replace(self._kubernetes.resource_pages(QUEUES, "PgqrsQueue", self._namespace))
+        await self._store.workers.replace(self._kubernetes.resource_pages(WORKERS, "PgqrsWorker", self._namespace))
+
+    async def _list_pods(self) -> None:
+        await self._store.pods.replace(self._kubernetes.labelled_pod_pages(self._namespace))
+        self._metrics.cluster_listed()
+
+    async def _keep_on(self, listing: Callable[[], Awaitable[None]], *, share: float = 1.0) -> None:
+        """List again and again; `share` is the part of the time that it may take."""
+        pause = _INTERVAL_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            took = await self._patiently(listing)
+            pause = min(max(took / share, _INTERVAL_SECONDS), _MOST_SECONDS)
+
+    async def _patiently(self, listing: Callable[[], Awaitable[None]]) -> float:
+        """List until that succeeds; give how long it took then, in seconds."""
+        loop = asyncio.get_running_loop()
+        trouble = ""
+        while True:
+            began = loop.time()
+            try:
+                await listing()
+            except ApiError as error:
+                if str(error) != trouble:
+                    trouble = str(error)
+                    _log.warning("cluster not listed", extra={"error": trouble})
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return loop.time() - began

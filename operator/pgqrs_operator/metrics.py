@@ -74,7 +74,7 @@ class Metrics:
         self._failures = self._counter("database_failures", "Rounds that the database failed.", "database")
         self._round_trips = self._counter("database_round_trips", "Statements that were answered or failed.")
         self._uninjected = self._gauge("pods_without_sidecar", "Labelled pods that no injector met.")
-        self._listed = self._gauge("last_listing_timestamp_seconds", "When the cluster was last listed.")
+        self._listed = self._gauge("last_listing_timestamp_seconds", "When pods were last listed.")
         self._leader = self._gauge("leader", "Whether this process is the one that acts.")
         self._watch_age = self._gauge(
             "watch_age_seconds", "Time since the leader last saw a write of its own come back on its watch."
@@ -159,7 +159,7 @@ class Metrics:
         self._round_trips.inc(count)
 
     def cluster_listed(self) -> None:
-        """Note that the cluster was listed just now."""
+        """Note that pods were listed just now."""
         self._listed.set_to_current_time()
         self.listed_at = time.monotonic()
 

@@ -1,7 +1,7 @@
 """The process of the operator: `pgqrs-operator run`.
 
-It waits until it is the leader; only then it lists, watches, controls and writes. A leader that loses the Lease ends
-the process, which is the one way to be sure that nothing of it goes on; the kubelet starts it anew, as a follower.
+It lists and watches at once, and controls and writes only when it is the leader. A leader that loses the Lease ends the
+process, which is the one way to be sure that nothing of it goes on; the kubelet starts it anew, as a follower.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ from pgqrs_operator.store import Store
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from kubernetes.aio.client.api_client import ApiClient
-
     from pgqrs_operator.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -55,12 +53,27 @@ async def operate(settings: Settings) -> int:
         metrics.show_watch(lambda: canary.seen_at)
         health = HealthServer(metrics, leadership, canary, settings.health_port)
         await health.start()
+        store, kubernetes = Store(), FencedKubernetes(client, lambda: leadership.leads)
+        listings = Listings(kubernetes, store, settings, metrics)
+        # Who stands by knows all that the leader knows, and can act at once when that one ends.
+        looking = [
+            asyncio.create_task(canary.run(), name="canary"),
+            asyncio.create_task(_watch(store, settings, stop), name="watches"),
+            asyncio.create_task(listings.run(), name="listings"),
+        ]
         try:
             _heed_signals(stop)
-            if not await _elected(leadership, stop):
-                return 0
-            return await _lead(client, settings, metrics, leadership=leadership, canary=canary, stop=stop)
+            if not await _elected(leadership, stop, looking):
+                return _judged(looking)
+            metrics.leads(leading=True)
+            controller = Controller(kubernetes, store, settings, metrics, may_write=lambda: leadership.leads)
+            writing = [asyncio.create_task(_control(controller, listings), name="controller")]
+            if settings.manage_webhook:
+                keeper = CertificateKeeper(client, namespace=settings.namespace, release=settings.release)
+                writing.append(asyncio.create_task(keeper.run(), name="certificate"))
+            return await _lead(leadership, stop, writing=writing, looking=looking)
         finally:
+            await _end(looking, _CLOSE_SECONDS)
             await health.aclose()
 
 
@@ -69,15 +82,15 @@ def _heed_signals(stop: asyncio.Event) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
-async def _elected(leadership: Leadership, stop: asyncio.Event) -> bool:
-    """Wait to become the leader; tell whether that came before the end."""
+async def _elected(leadership: Leadership, stop: asyncio.Event, looking: Collection[asyncio.Task[None]]) -> bool:
+    """Wait to become the leader; tell whether that came before the end, or before one of those that look ended."""
     electing = asyncio.create_task(leadership.acquire(), name="election")
     stopping = asyncio.create_task(stop.wait(), name="signals")
     try:
-        await asyncio.wait({electing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({electing, stopping, *looking}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await _end([electing, stopping], _CLOSE_SECONDS)
-    if stop.is_set():
+    if stop.is_set() or any(task.done() for task in looking):
         # It may have been taken at this very moment.
         await leadership.release()
         return False
@@ -86,33 +99,14 @@ async def _elected(leadership: Leadership, stop: asyncio.Event) -> bool:
 
 
 async def _lead(
-    client: ApiClient,
-    settings: Settings,
-    metrics: Metrics,
-    *,
     leadership: Leadership,
-    canary: Canary,
     stop: asyncio.Event,
+    *,
+    writing: Collection[asyncio.Task[None]],
+    looking: Collection[asyncio.Task[None]],
 ) -> int:
     """Do the operator's work until `stop`, or until a part of it ends by itself; give the exit status."""
-
-    def leads() -> bool:
-        return leadership.leads
-
-    metrics.leads(leading=True)
-    store = Store()
-    kubernetes = FencedKubernetes(client, leads)
-    listings = Listings(kubernetes, store, settings, metrics)
-    controller = Controller(kubernetes, store, settings, metrics, may_write=leads)
-    writing = [asyncio.create_task(_work(listings, controller), name="controller")]
-    if settings.manage_webhook:
-        keeper = CertificateKeeper(client, namespace=settings.namespace, release=settings.release)
-        writing.append(asyncio.create_task(keeper.run(), name="certificate"))
     keeping = asyncio.create_task(leadership.keep(), name="leadership")
-    looking = [
-        asyncio.create_task(canary.run(), name="canary"),
-        asyncio.create_task(_watch(store, settings, stop), name="watches"),
-    ]
     stopping = asyncio.create_task(stop.wait(), name="signals")
     for_ever = [*writing, keeping, *looking]
     try:
@@ -124,15 +118,12 @@ async def _lead(
         await _end([keeping, stopping], _CLOSE_SECONDS)
         if idle:
             await leadership.release()
-        await _end(looking, _CLOSE_SECONDS)
 
 
-async def _work(listings: Listings, controller: Controller) -> None:
-    """List, and once everything was listed, control: before that, a pod that was not seen yet would look gone."""
-    async with asyncio.TaskGroup() as group:
-        group.create_task(listings.run(), name="listings")
-        await listings.complete.wait()
-        group.create_task(controller.run(), name="controller")
+async def _control(controller: Controller, listings: Listings) -> None:
+    """Control once everything was listed: before that, a pod that was not seen yet would look gone."""
+    await listings.complete.wait()
+    await controller.run()
 
 
 async def _watch(store: Store, settings: Settings, stop: asyncio.Event) -> None:

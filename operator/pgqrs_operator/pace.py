@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 BUSY_SECONDS = 1.0
 IDLE_SECONDS = 5.0
 #: A look may take this part of the time while nothing is under way; but what was changed by hand is found within 30 s.
-_IDLE_SHARE = 0.05
-_MOST_IDLE_SECONDS = 20.0
+_IDLE_SHARE = 0.03
+_MOST_IDLE_SECONDS = 25.0
 #: What goes on for longer without a change takes its time, in seconds.
 _PATIENCE_SECONDS = 30.0
 #: Nobody can say when a process that never registered will.

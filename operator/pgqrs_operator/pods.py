@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pgqrs.fleet import ContainerEnd
 from pgqrs_operator.facts import Key
 from pgqrs_operator.names import DELETION_COST_ANNOTATION, INJECTED_ANNOTATION, QUEUE_LABEL, SIDECAR_CONTAINER
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _FINAL_PHASES = ("Succeeded", "Failed")
 _STATES = {"running", "waiting", "terminated"}
 _GONE = "pod deleted"
+_CONTAINER = "container "
 #: What the clocks of a node and of the database may differ.
 _CLOCKS_DIFFER = timedelta(seconds=5)
 
@@ -54,6 +56,8 @@ class Pod:
     clues: str = ""
     #: Its app containers that ended, if any did.
     restart: Restart | None = None
+    #: How app containers ended, as far as the pod still shows it.
+    ends: tuple[ContainerEnd, ...] = ()
     #: When the last of its containers ended, by the node's clock, where it has ended and says so.
     ended_at: datetime | None = None
     #: A ReplicaSet looks after it, which asks for the cost of deleting it; and what that says now.
@@ -82,6 +86,7 @@ def read(body: Mapping[str, Any]) -> Pod:
         final=final,
         clues=_clues(status, apps),
         restart=_restart(apps),
+        ends=_ends(metadata.get("uid", ""), apps),
         ended_at=None if ended is None else _ended_at(status),
         replicated=any(
             owner.get("controller") and owner.get("kind") == "ReplicaSet"
@@ -115,6 +120,11 @@ def as_gone(last: Pod) -> Pod:
 def is_gone(reason: str) -> bool:
     """Tell whether a reason says that the pod is gone."""
     return reason.startswith(_GONE)
+
+
+def is_own_end(reason: str) -> bool:
+    """Tell whether a reason says that a container ended by itself: nobody deleted or evicted its pod."""
+    return reason.startswith(_CONTAINER)
 
 
 def _end(status: Mapping[str, Any], apps: Sequence[Mapping[str, Any]]) -> tuple[str | None, bool]:
@@ -170,11 +180,35 @@ def _reason(containers: Sequence[Mapping[str, Any]]) -> str | None:
         if not last:
             continue
         code = last.get("exitCode", 0)
-        text = f"container {container.get('name')}: {last.get('reason') or 'ended'} ({code})"
+        text = _CONTAINER + _how(container, last)
         if code:
             return text
         found = found or text
     return found
+
+
+def _how(container: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+    return f"{container.get('name')}: {last.get('reason') or 'ended'} ({last.get('exitCode', 0)})"
+
+
+def _ends(uid: str, apps: Sequence[Mapping[str, Any]]) -> tuple[ContainerEnd, ...]:
+    """Give the last end of each app container that says from when to when it ran."""
+    found = []
+    for container in apps:
+        for state in (container.get("state") or {}, container.get("lastState") or {}):
+            last = state.get("terminated") or {}
+            began, ended = last.get("startedAt"), last.get("finishedAt")
+            if began and ended:
+                found.append(
+                    ContainerEnd(
+                        pod_uid=uid,
+                        container=str(container.get("name")),
+                        began=datetime.fromisoformat(began),
+                        ended=datetime.fromisoformat(ended),
+                        reason=_CONTAINER + _how(container, last),
+                    )
+                )
+    return tuple(found)
 
 
 def _clues(status: Mapping[str, Any], apps: Sequence[Mapping[str, Any]]) -> str:

@@ -44,7 +44,11 @@ class QueueCollector(Collector):
             "For how long the oldest ready message has been ready; 0 where none is.",
             labels=_QUEUE,
         )
-        workers = GaugeMetricFamily("pgqrs_queue_workers", "Workers by state.", labels=(*_QUEUE, "state"))
+        workers = GaugeMetricFamily(
+            "pgqrs_queue_workers",
+            "Workers by state; of stopped ones none is counted beyond 10,000.",
+            labels=(*_QUEUE, "state"),
+        )
         known = sorted(self._backlogs, key=lambda item: item[0])
         for key, (counts, _) in known[: self._most]:
             for state in ("ready", "delayed", "leased", "dead"):

@@ -44,10 +44,12 @@ class _QueuePlanner:
         self._draft = draft
 
     def queues_of_one_name(self, queues: Sequence[DesiredQueue]) -> None:
-        """Plan for all resources of one name: the one that has the row counts, else the oldest."""
+        """Plan for all resources of one name: the one that has the row counts, or had it, else the oldest."""
         row = self._observed.fleet.queues.get(queues[0].name)
         owner = row.info.owner if row else None
-        first, *others = sorted(queues, key=lambda queue: (queue.owner != owner, queue.age))
+        first, *others = sorted(
+            queues, key=lambda queue: (queue.owner != owner, row is None and queue.former_id is None, queue.age)
+        )
         self._draft.queues[first.key] = self._first(first, row)
         for other in others:
             if other.deleting and not other.frozen:
@@ -102,6 +104,7 @@ class _QueuePlanner:
             owner=queue.owner,
             # A row that appears meanwhile belongs to nobody: who adopts none must not meet it.
             previous_owner=owner if queue.adopts else queue.owner,
+            former_id=queue.former_id if row is None else None,
             retention=queue.retention,
         )
         self._draft.actions.append(DeclareQueue(queue.key, declaration, cause))

@@ -16,7 +16,7 @@ from pgqrs_operator.api import ApiError, ConflictError, NotFoundError
 from pgqrs_operator.names import API_VERSION, FINALIZER, QUEUES, WORKERS
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from pgqrs_operator.api import Kubernetes
     from pgqrs_operator.pods import Pod
@@ -28,8 +28,8 @@ _log = logging.getLogger(__name__)
 #: Writes that are under way at a time.
 _PARALLEL = 16
 #: So many are begun together, and none after so many seconds: meanwhile nothing is done for the messages of the dead.
-_SLICE = 200
-_WRITING_SECONDS = 3.0
+_SLICE = 100
+_WRITING_SECONDS = 1.5
 _PLURALS = {"PgqrsQueue": QUEUES, "PgqrsWorker": WORKERS}
 _COMPONENT = "pgqrs-operator"
 
@@ -54,11 +54,14 @@ class Reporter:
             for write in all_of_them:
                 write.close()
 
-    async def in_time(self, writes: Iterable[Coroutine[Any, Any, object]]) -> bool:
+    async def in_time(
+        self, writes: Iterable[Coroutine[Any, Any, object]], *, hurry: Callable[[], bool] = lambda: False
+    ) -> bool:
         """Carry out writes as long as there is time; what is left out must be found again by the next round.
 
         Args:
             writes: those that come too late are not even made.
+            hurry: tells whether something came up that is to be done first.
 
         Returns:
             Whether the end of them was reached.
@@ -67,7 +70,7 @@ class Reporter:
         ends_at = asyncio.get_running_loop().time() + _WRITING_SECONDS
         while part := list(itertools.islice(left, _SLICE)):
             await self.together(part)
-            if asyncio.get_running_loop().time() > ends_at:
+            if asyncio.get_running_loop().time() > ends_at or hurry():
                 return False
         return True
 
@@ -83,7 +86,15 @@ class Reporter:
         shelf.put(body)
 
     async def tell(self, resource: Resource, verdict: Verdict, details: Mapping[str, Any] | None = None) -> None:
-        """Write the verdict, and what else the status is to say.
+        """Write the verdict, and what else the status is to say; see `telling`."""
+        write = self.telling(resource, verdict, details)
+        if write is not None:
+            await write
+
+    def telling(
+        self, resource: Resource, verdict: Verdict, details: Mapping[str, Any] | None = None
+    ) -> Coroutine[Any, Any, None] | None:
+        """Give the write that makes the status say the verdict, or None where it does, as mostly.
 
         Args:
             resource: the resource as it was judged.
@@ -99,8 +110,9 @@ class Reporter:
             "observedGeneration": resource.generation,
         }
         patch = verdicts.merge_patch(old, new)
-        if not patch:
-            return
+        return self._tell(resource, verdict, patch) if patch else None
+
+    async def _tell(self, resource: Resource, verdict: Verdict, patch: Mapping[str, Any]) -> None:
         plural = _PLURALS[resource.kind]
         try:
             self._keep(await self._kubernetes.patch_status(plural, *resource.key, patch))
@@ -109,16 +121,17 @@ class Reporter:
         except ApiError as error:
             _log.warning("status not written", extra={"resource": str(resource.key), "error": str(error)})
             return
-        before = verdicts.condition(old, "Ready")
+        before = verdicts.condition(resource.status, "Ready")
         if (before.get("status"), before.get("reason")) != (("True" if verdict.ready else "False"), verdict.reason):
             _log.info(
                 "verdict",
                 extra={"kind": resource.kind, "resource": str(resource.key), "reason": verdict.reason,
                        "text": verdict.message},
             )  # fmt: skip
-            # What passes by itself is no event, but for the one thing that somebody may have to look after.
-            if verdict.kind != "waiting" or verdict.reason == "DatabaseUnavailable":
-                await self.event(resource, verdict.reason, verdict.message, warning=not verdict.ready)
+            # What passes by itself is no event, but for the one thing that somebody may have to look after; nor is it
+            # one that something new is as it should be.
+            if (verdict.kind != "waiting" and (before or not verdict.ready)) or verdict.reason == "DatabaseUnavailable":
+                await self.event(resource, verdict.reason, verdict.message, warning=verdict.warns)
 
     async def hold(self, resource: Resource) -> None:
         """Put our finalizer on a resource."""

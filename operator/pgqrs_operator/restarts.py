@@ -29,4 +29,4 @@ def plan_restarts(observed: Observed, draft: Draft) -> None:
     for row in observed.fleet.workers:
         restart = observed.restarts.get(row.info.pod_uid or "")
         if restart is not None and row.info.id not in draft.stopped and is_over(row, restart):
-            draft.stop([row], restart.reason)
+            draft.stop([row], restart.reason, died=True)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _FRESH_SECONDS = 3.0
 _RETRY_SECONDS = 2.0
 _FORBIDDEN = 403
+#: A refusal counts once it has lasted for so long, in seconds: an API server that has just started knows no roles yet,
+#: and refuses everybody.
+_REFUSED_SECONDS = 10.0
 #: Secrets that are read at a time; and of more than this an address stays current for longer, in proportion: the API
 #: server is not asked more than some fifty times a second.
 _PARALLEL = 16
@@ -51,13 +54,21 @@ class Addresses:
         self._kubernetes = kubernetes
         self._known: dict[SecretKey, tuple[float, str | Verdict]] = {}
         self._last: dict[SecretKey, str] = {}
+        #: Since when a Secret may not be read.
+        self._refused_at: dict[SecretKey, float] = {}
         self._patience = 1.0
 
-    async def refresh(self, keys: Collection[SecretKey]) -> None:
-        """Read what is not fresh any more, side by side, and forget what nobody asks for."""
+    async def refresh(self, keys: Collection[SecretKey]) -> bool:
+        """Read what is not fresh any more, side by side, and forget what nobody asks for.
+
+        Returns:
+            Whether anything else is known now than before.
+        """
         now = asyncio.get_running_loop().time()
+        before = {key: answer for key, (_, answer) in self._known.items()}
         self._known = {key: known for key, known in self._known.items() if key in keys}
         self._last = {key: last for key, last in self._last.items() if key in keys}
+        self._refused_at = {key: at for key, at in self._refused_at.items() if key in keys}
         self._patience = max(1.0, len(keys) / _MANY)
         slots = asyncio.Semaphore(_PARALLEL)
 
@@ -69,6 +80,11 @@ class Addresses:
             for key in keys:
                 if self._known.get(key, (0.0, ""))[0] <= now:
                     group.create_task(read(key))
+        return before != {key: answer for key, (_, answer) in self._known.items()}
+
+    def keys(self) -> Collection[SecretKey]:
+        """Give those that somebody asks for, as of the last `refresh`."""
+        return list(self._known)
 
     def find(self, key: SecretKey, *, leftover: bool = False) -> Address | Verdict:
         """Give the address, or what is wrong, as of the last `refresh`.
@@ -88,6 +104,10 @@ class Addresses:
     async def _refresh(self, key: SecretKey) -> None:
         answer = await self._read(key)
         now = asyncio.get_running_loop().time()
+        if isinstance(answer, str) or answer.reason != "SecretForbidden":
+            self._refused_at.pop(key, None)
+        elif now - self._refused_at.setdefault(key, now) < _REFUSED_SECONDS:
+            answer = verdicts.waiting("SecretUnavailable", answer.message)
         if isinstance(answer, str):
             self._last[key] = answer
             self._known[key] = (now + _FRESH_SECONDS * self._patience, answer)

@@ -7,27 +7,35 @@ nothing, and it wakes whoever waits for a change.
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pydantic import ValidationError
 
 from pgqrs_operator import pods
 from pgqrs_operator.facts import Key
 from pgqrs_operator.names import FINALIZER, PAUSED_ANNOTATION
-from pgqrs_operator.resources.queue import QueueSpec
+from pgqrs_operator.resources.queue import InvalidSpecError, QueueSpec, check_name
 from pgqrs_operator.resources.worker import WorkerSpec
+from pgqrs_operator.secrets import SecretKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
+    from pgqrs.models import QueuePolicy, QueueRetention
+    from pgqrs_operator.api import Listing
     from pgqrs_operator.pods import Pod
 
 #: How long it is known when something disappeared, in seconds.
 _REMEMBER_SECONDS = 600.0
+#: So many different specifications of queues are shared by those that say the same.
+_SPECS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,11 @@ class Queue(Resource):
     """A `PgqrsQueue`."""
 
     spec: QueueSpec
+    #: What its row has to say; None if the specification is not allowed, and for retention also if that is left alone.
+    policy: QueuePolicy | None
+    retention: QueueRetention | None
+    #: Where its database's address is.
+    secret: SecretKey
 
     @property
     def queue_name(self) -> str:
@@ -77,14 +90,11 @@ class Worker(Resource):
     """A `PgqrsWorker`."""
 
     spec: WorkerSpec | None
+    #: The `PgqrsQueue` that it belongs to.
+    queue_key: Key | None
     #: The pod that owns it.
     pod_uid: str | None
     pod_name: str | None
-
-    @property
-    def queue_key(self) -> Key | None:
-        """The `PgqrsQueue` that it belongs to."""
-        return Key(self.key.namespace, self.spec.queue_ref.name) if self.spec else None
 
 
 def _common(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,8 +110,17 @@ def _common(body: Mapping[str, Any]) -> dict[str, Any]:
         "deleting": datetime.fromisoformat(deleting) if deleting else None,
         "finalizers": tuple(metadata.get("finalizers") or ()),
         "frozen": (metadata.get("annotations") or {}).get(PAUSED_ANNOTATION) == "true",
-        "status": body.get("status") or {},
+        "status": _shared(body.get("status") or {}),
     }
+
+
+def _shared(value: Any) -> Any:
+    """Give a value whose texts are shared with others that have the same: ten thousand statuses say nearly the same."""
+    if isinstance(value, str):
+        return sys.intern(value)
+    if isinstance(value, dict):
+        return {sys.intern(key): _shared(item) for key, item in value.items()}
+    return [_shared(item) for item in value] if isinstance(value, list) else value
 
 
 def _explained(error: ValidationError) -> str:
@@ -111,12 +130,46 @@ def _explained(error: ValidationError) -> str:
 
 def read_queue(body: Mapping[str, Any]) -> Queue:
     """Read a `PgqrsQueue`; one that the schema of this version refuses gets a problem and what can be read of it."""
-    problem, written = "", body.get("spec") or {}
+    said = _said(json.dumps(body.get("spec") or {}))
+    common = _common(body)
+    key, reference = common["key"], said.spec.connection.secret_ref
+    policy, retention, problem = said.policy, said.retention, said.problem
+    if not problem:
+        try:
+            check_name(said.spec.queue_name or key.name)
+        except InvalidSpecError as error:
+            policy, retention, problem = None, None, str(error)
+    return Queue(
+        **common,
+        spec=said.spec,
+        policy=policy,
+        retention=retention,
+        problem=problem,
+        secret=SecretKey(key.namespace, reference.name, reference.key),
+    )
+
+
+class _Said(NamedTuple):
+    """A specification and what follows from it alone."""
+
+    spec: QueueSpec
+    policy: QueuePolicy | None
+    retention: QueueRetention | None
+    problem: str
+
+
+@lru_cache(maxsize=_SPECS)
+def _said(text: str) -> _Said:
+    """Read a specification from its JSON; queues that say the same share what is read."""
+    written = json.loads(text)
     try:
         spec = QueueSpec.model_validate(written)
     except ValidationError as error:
-        spec, problem = _readable(written), _explained(error)
-    return Queue(**_common(body), spec=spec, problem=problem)
+        return _Said(_readable(written), None, None, _explained(error))
+    try:
+        return _Said(spec, spec.policy(), spec.kept(), "")
+    except InvalidSpecError as error:
+        return _Said(spec, None, None, str(error))
 
 
 def _readable(written: Mapping[str, Any]) -> QueueSpec:
@@ -138,10 +191,12 @@ def read_worker(body: Mapping[str, Any]) -> Worker:
         problem = _explained(error)
     owners = body.get("metadata", {}).get("ownerReferences") or ()
     pod = next((o for o in owners if o.get("kind") == "Pod" and o.get("apiVersion") == "v1"), None)
+    common = _common(body)
     return Worker(
-        **_common(body),
+        **common,
         spec=spec,
         problem=problem,
+        queue_key=Key(common["key"].namespace, spec.queue_ref.name) if spec else None,
         pod_uid=pod["uid"] if pod else None,
         pod_name=pod["name"] if pod else None,
     )
@@ -166,6 +221,8 @@ class Shelf(Generic[T]):
     _read: Callable[[Mapping[str, Any]], T]
     _changed: asyncio.Event
     _items: dict[str, T] = field(default_factory=dict)
+    #: Is another number whenever other objects are there.
+    membership: int = 0
     #: What was seen to disappear, so that a list that was read before cannot bring it back.
     _gone: dict[str, int] = field(default_factory=dict)
     #: When that was, by the monotonic clock, and how it looked last, for as long as somebody may ask.
@@ -180,6 +237,8 @@ class Shelf(Generic[T]):
             # Most of a list is known; reading it is what takes time.
             return
         self._items[uid] = self._read(body)
+        if old is None:
+            self.membership += 1
         self._changed.set()
 
     def drop(self, uid: str, version: int) -> None:
@@ -188,14 +247,22 @@ class Shelf(Generic[T]):
         item = self._items.pop(uid, None)
         if item is not None:
             self._vanished[uid] = time.monotonic(), item
+            self.membership += 1
             self._changed.set()
 
-    def replace(self, bodies: Iterable[Mapping[str, Any]], version: int) -> None:
-        """Take a whole list as of this version; what is older and not in it is gone."""
-        seen = set()
-        for body in bodies:
-            seen.add(body.get("metadata", {}).get("uid", ""))
-            self.put(body)
+    async def replace(self, pages: AsyncIterator[Listing]) -> None:
+        """Take a whole list; what is older and not in it is gone.
+
+        Raises:
+            ApiError: not all of it could be read, so nothing counts as gone.
+        """
+        seen: set[str] = set()
+        version = 0
+        async for page in pages:
+            version = page.version
+            for body in page.items:
+                seen.add(body.get("metadata", {}).get("uid", ""))
+                self.put(body)
         for uid, item in list(self._items.items()):
             if uid not in seen and item.version <= version:
                 self.drop(uid, version)

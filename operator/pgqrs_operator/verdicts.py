@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pgqrs_operator.resources.common import Condition
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+#: The reason of what is as declared only because it is set right again and again.
+CONTESTED = "Contested"
 #: `Message` columns and `kubectl describe` become unreadable beyond.
 _MESSAGE_LENGTH = 1024
 
@@ -29,6 +29,11 @@ class Verdict:
     def ready(self) -> bool:
         """Whether what is declared is true."""
         return self.kind == "ready"
+
+    @property
+    def warns(self) -> bool:
+        """Whether somebody should have a look."""
+        return not self.ready or self.reason == CONTESTED
 
 
 def ready(reason: str, message: str) -> Verdict:
@@ -68,15 +73,16 @@ def conditions(
         status = "True" if holds else "False"
         old = before.get(kind, {})
         about = holds or kind == "Ready"
+        # As `resources.common.Condition`, whose checks would be most of a round over ten thousand resources.
         found.append(
-            Condition(
-                type=kind,  # type: ignore[arg-type]
-                status=status,  # type: ignore[arg-type]
-                reason=verdict.reason if about else f"Not{kind}",
-                message=_shortened(verdict.message) if about else "",
-                last_transition_time=old.get("lastTransitionTime", stamp) if old.get("status") == status else stamp,
-                observed_generation=generation,
-            ).document()
+            {
+                "type": kind,
+                "status": status,
+                "reason": verdict.reason if about else f"Not{kind}",
+                "message": _shortened(verdict.message) if about else "",
+                "lastTransitionTime": old.get("lastTransitionTime", stamp) if old.get("status") == status else stamp,
+                "observedGeneration": generation,
+            }
         )
     return found
 

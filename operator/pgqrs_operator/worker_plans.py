@@ -8,6 +8,7 @@ from pgqrs.models import WORKING, WorkerStatus
 from pgqrs_operator import verdicts
 from pgqrs_operator.drafting import FROZEN
 from pgqrs_operator.facts import Concerned, InterruptWorker, ResumeWorker, SuspendWorker, WorkerReport
+from pgqrs_operator.pods import is_own_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -70,7 +71,7 @@ class _WorkerPlanner:
     ) -> Verdict:
         if end is not None:
             # Whatever a resource says: the messages of the dead are everybody's.
-            self._draft.stop(rows, end)
+            self._draft.stop(rows, end, died=is_own_end(end))
         if worker.frozen:
             return FROZEN
         if refusal is not None:

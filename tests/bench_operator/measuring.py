@@ -67,9 +67,9 @@ class Measurements:
         await self._try("pods", self._pods)
 
     async def memory(self) -> None:
-        """Note the most memory that the process that runs now has used, unless an earlier one used more."""
-        peak = self._scene.look()["peak"]
-        self._results.memory_peak = max(peak, self._results.memory_peak or 0.0)
+        """Note the most memory that a process that runs now has used, unless an earlier one used more."""
+        peaks = [self._scene.look(pod)["peak"] for pod in self._scene.operator_pods()]
+        self._results.memory_peak = max(*peaks, self._results.memory_peak or 0.0)
 
     async def _try(self, name: str, measure: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -111,22 +111,32 @@ class Measurements:
         self._results.workers_ready = time.monotonic() - began
 
     async def _ready(self, plural: str, count: int) -> bool:
-        found = await self._scene.kubernetes.list_resources(plural, "", NAMESPACE)
-        ready = sum(
-            1
-            for item in found.items
-            for condition in item.get("status", {}).get("conditions", ())
-            if condition["type"] == "Ready" and condition["status"] == "True"
-        )
+        """Whether so many are Ready. It looks no further than to the first page with one that is not."""
+        ready = 0
+        async for page in self._scene.kubernetes.resource_pages(plural, "", NAMESPACE):
+            here = sum(
+                1
+                for item in page.items
+                for condition in item.get("status", {}).get("conditions", ())
+                if condition["type"] == "Ready" and condition["status"] == "True"
+            )
+            ready += here
+            if here < len(page.items):
+                return False
         return ready >= count
 
     async def _idle(self, seconds: float) -> None:
         await asyncio.sleep(_SETTLE_SECONDS)
-        before = self._scene.look()
+        pods, leader = self._scene.operator_pods(), self._scene.leader()
+        before = {pod: self._scene.look(pod) for pod in pods}
         await asyncio.sleep(seconds)
-        after = self._scene.look()
-        self._results.idle = (after["cpu"] - before["cpu"]) / (after["at"] - before["at"])
-        self._results.memory_idle = after["rss"]
+        after = {pod: self._scene.look(pod) for pod in pods}
+        used = {
+            pod: (after[pod]["cpu"] - seen["cpu"]) / (after[pod]["at"] - seen["at"]) for pod, seen in before.items()
+        }
+        self._results.idle = used[leader]
+        self._results.idle_follower = max(share for pod, share in used.items() if pod != leader)
+        self._results.memory_idle = after[leader]["rss"]
         await self.memory()
 
     async def _change(self, number: int) -> float:
@@ -157,17 +167,16 @@ class Measurements:
     async def _restart(self) -> None:
         await self.memory()
         await asyncio.sleep(_SETTLE_SECONDS)
-        before = await self._written()
-        restarts = self._restarts()
+        before, leader = await self._written(), self._scene.leader()
         began = time.monotonic()
-        self._scene.restart_operator()
-
-        async def again() -> bool:
-            return self._restarts() > restarts
-
-        await self._scene.until("the operator runs again", again, within=_SHORT_SECONDS)
+        self._scene.end_operator(leader)
         self._results.change_during_restart = await self._change(_CHANGES)
-        # A round has read and compared everything when it comes to one row.
+
+        async def all_is_told() -> bool:
+            return await self._told(_CHANGES)
+
+        # The one that took over has read and compared everything when it says of one what it made of it.
+        await self._scene.until("the next leader has gone round", all_is_told, within=_SHORT_SECONDS)
         self._results.restart = time.monotonic() - began
         await asyncio.sleep(_SETTLE_SECONDS)
         after = await self._written()
@@ -175,13 +184,10 @@ class Measurements:
         self._results.restart_writes = sum(after.get(key) != version for key, version in before.items()) - 2
         await self.memory()
 
-    def _restarts(self) -> int:
-        """How often the operator's container was started again, once it runs."""
-        pod = self._scene.operator_pod()
-        path = "{.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].state.running.startedAt}"
-        words = self._scene.installation.cluster.kubectl("-n", "pgqrs-system", "get", "pod", pod, f"-o=jsonpath={path}")
-        count, *running = words.split()
-        return int(count) if running else 0
+    async def _told(self, number: int) -> bool:
+        """Whether the status of a queue is of its newest generation."""
+        found = json.loads(self._scene.kubectl("get", "pgqrsqueue", f"queue-{number}", "-o", "json"))
+        return bool(found["status"].get("observedGeneration") == found["metadata"]["generation"])
 
     async def _written(self) -> dict[tuple[str, str], str]:
         """The versions of all objects and rows: what was written since has another one."""
@@ -230,7 +236,9 @@ class Measurements:
         return sum("ownerReferences" in item["metadata"] for item in found.items) == self._results.pods
 
     async def _none_left(self) -> bool:
-        return not await self._list_pods()
+        async for page in self._scene.kubernetes.labelled_pod_pages(NAMESPACE):
+            return not page.items
+        return True
 
     async def _nothing_held(self) -> bool:
         return await self._scene.number(_HELD) == 0

@@ -66,8 +66,9 @@ class Cluster:
             await asyncio.wait([task])
 
 
-@pytest.fixture
-async def cluster() -> AsyncIterator[Cluster]:
+@asynccontextmanager
+async def a_cluster() -> AsyncIterator[Cluster]:
+    """Run an API server."""
     server = ApiServer()
     await server.start()
     try:
@@ -75,6 +76,12 @@ async def cluster() -> AsyncIterator[Cluster]:
             yield Cluster(server, Kubernetes(client))
     finally:
         await server.aclose()
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    async with a_cluster() as made:
+        yield made
 
 
 @pytest.fixture

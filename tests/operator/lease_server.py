@@ -35,6 +35,8 @@ class LeaseServer(ApiServer):
     attempts: int = 0
     #: How often the Lease was read by each candidate.
     reads: dict[str, int] = field(default_factory=dict)
+    #: How often each listed the queues.
+    lists: dict[str, int] = field(default_factory=dict)
     #: Who held the Lease one after the other; None where it was given back.
     holders: list[str | None] = field(default_factory=list)
     #: When the Lease last changed hands, and when it was last written, by the monotonic clock.
@@ -81,6 +83,8 @@ class LeaseServer(ApiServer):
         if "/leases" not in request.path:
             if request.method != "GET":
                 self.writes.append((who, request.method, request.path))
+            elif request.path.endswith("/pgqrsqueues") and not request.query.get("watch"):
+                self.lists[who] = self.lists.get(who, 0) + 1
             return await super()._answer(request)
         self.attempts += 1
         fault = self.faults.get(who)

@@ -1,7 +1,8 @@
 """An operator as a process of its own, against the API server of a test.
 
 Its election is quicker than the real one's. kopf's watches, which ask for more of an API server than the tests' one
-has, are left out: the store is filled by the lists alone. With `hangs` it never renews its Lease and never notices.
+has, are left out: the store is filled by the lists alone. With `hangs` it never renews its Lease and never notices;
+with `watches-end` its watches end at once.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 #: Short, and yet longer than a busy machine holds a process up.
 TIMING = Timing(duration=6.0, deadline=4.0, interval=0.5)
+WORDS = frozenset(sys.argv[1:])
 
 
 async def _for_ever(*_: object) -> NoReturn:
@@ -32,7 +34,8 @@ async def _for_ever(*_: object) -> NoReturn:
 
 async def _without_watches(*, ready_flag: asyncio.Event, **_: Any) -> None:
     ready_flag.set()
-    await _for_ever()
+    if "watches-end" not in WORDS:
+        await _for_ever()
 
 
 def main() -> int:
@@ -42,7 +45,7 @@ def main() -> int:
     listings._INTERVAL_SECONDS = 0.2  # noqa: SLF001
     kopf.operator = _without_watches  # type: ignore[assignment]
     setattr(operation, "Leadership", functools.partial(Leadership, timing=TIMING))  # noqa: B010 - mypy takes it for a class
-    if "hangs" in sys.argv:
+    if "hangs" in WORDS:
         Leadership.keep = _for_ever  # type: ignore[method-assign, assignment]
     sys.argv = ["pgqrs-operator", "run"]
     return program.main()

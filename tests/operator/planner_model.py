@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pgqrs_operator import declarations, pods
+from pgqrs_operator.details import queue_details
 from pgqrs_operator.facts import Desired, Key, Observed
 from pgqrs_operator.plan import plan
 from pgqrs_operator.settings import Settings
@@ -16,6 +17,7 @@ from tests.operator.planner_rows import POD_NAMES, Rows
 if TYPE_CHECKING:
     import random
 
+    from pgqrs.fleet import Fleet
     from pgqrs_operator.facts import Plan
 
 SETTINGS = Settings()
@@ -73,8 +75,8 @@ class Cluster:
             if row.info.pod_uid in ended and ("shop", row.info.pod_uid) not in declared
         }
         existing = {SETTINGS.owner(*key) for key in self.queues}
-        desired = Desired(
-            queues=desired.queues,
+        desired = replace(
+            desired,
             workers=(*desired.workers, *(declarations.lost_worker(row, SETTINGS) for row in lost.values())),
             others=declarations.foreign_owners(found, desired.queues, existing, SETTINGS),
         )
@@ -95,12 +97,20 @@ class Cluster:
 
     def _converge(self, shuffle: random.Random | None) -> Plan:
         for _ in range(_MOST_PASSES):
-            planned = plan(*self.facts(shuffle))
+            desired, observed = self.facts(shuffle)
+            planned = plan(desired, observed)
             assert not planned.defects
             if not planned.actions:
+                self._tell(planned, observed.fleet)
                 return planned
             self.rows.carry_out(planned.actions)
         raise AssertionError(planned.actions)
+
+    def _tell(self, planned: Plan, found: Fleet) -> None:
+        """Write what is told of the rows of queues into their statuses."""
+        for key, body in self.queues.items():
+            row, told = found.queues.get(read_queue(body).queue_name), body.get("status", {})
+            body["status"] = queue_details(row, None, planned.queues[key], told=told)
 
     def _goes(self, body: dict[str, Any]) -> bool:
         return "deletionTimestamp" in body["metadata"]

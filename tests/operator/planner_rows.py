@@ -76,8 +76,11 @@ class Rows:
 
     queues: dict[str, QueueRow] = field(default_factory=dict)
     workers: dict[int, WorkerRow] = field(default_factory=dict)
-    #: So that a row that was made anew has another id.
+    #: The ids of `queues`, and the last one that was drawn.
     ids: dict[str, int] = field(default_factory=dict)
+    drawn: int = 0
+    #: How many live messages name a queue that has no row any more, by its id.
+    orphans: dict[int, int] = field(default_factory=dict)
 
     def live(self, name: str) -> int:
         """Count the live messages of a queue."""
@@ -87,14 +90,20 @@ class Rows:
         """Give the workers that are not stopped."""
         return {number: row for number, row in self.workers.items() if row.status is not WorkerStatus.STOPPED}
 
-    def make(self, name: str, row: QueueRow) -> None:
-        """Make a queue's row."""
-        self.ids[name] = 1 + max(self.ids.values(), default=0)
+    def make(self, name: str, row: QueueRow, former_id: int | None = None) -> None:
+        """Make a queue's row, with the id that it had where that was drawn once and is free."""
+        if former_id is None or not 0 < former_id <= self.drawn or former_id in self.ids.values():
+            self.drawn += 1
+            former_id = self.drawn
+        self.ids[name] = former_id
         self.queues[name] = row
+        row.free += self.orphans.pop(former_id, 0)
 
     def remove(self, name: str) -> None:
-        """Remove a queue with its workers."""
-        del self.queues[name]
+        """Remove a queue with its workers, of which none holds a message; what it has is left behind."""
+        row, row_id = self.queues.pop(name), self.ids.pop(name)
+        if row.free:
+            self.orphans[row_id] = row.free
         self.workers = {number: row for number, row in self.workers.items() if row.queue != name}
 
     # -- what `pgqrs.fleet` does
@@ -155,7 +164,7 @@ class Rows:
         row = self.queues.get(declared.name)
         if row is None:
             kept = declared.retention or QueueRetention()
-            self.make(declared.name, QueueRow(declared.policy, kept, declared.owner))
+            self.make(declared.name, QueueRow(declared.policy, kept, declared.owner), declared.former_id)
         elif row.owner == declared.previous_owner:
             row.policy, row.owner = declared.policy, declared.owner
             row.retention = declared.retention or row.retention

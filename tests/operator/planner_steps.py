@@ -48,10 +48,15 @@ INVALID: tuple[dict[str, Any], ...] = (
     {"leaseDuration": "13h"},
     {"heartbeatTimeout": "1s"},
     {"maxReads": 0},
+    {"maxDeaths": 0},
+    {"deduplication": {"window": "31d"}},
     {"retry": {"factor": 0}},
     {"retry": {"maxDelay": "31d"}},
     {"retention": {"deadLetters": "soon"}},
 )
+
+#: What somebody may have written into a status for the id of a row, and is none, or is no row's yet.
+NO_IDS = (None, 0, -1, 10**9, 2**63, "1", 1.0, True)
 
 _times = st.sampled_from(sorted(SECONDS))
 _retries = st.fixed_dictionaries({}, optional={"firstDelay": _times, "factor": st.integers(1, 9), "maxDelay": _times})
@@ -64,8 +69,10 @@ SPECS = st.fixed_dictionaries(
         "paused": st.booleans(),
         "leaseDuration": _times,
         "maxReads": st.integers(1, 9),
+        "maxDeaths": st.integers(1, 9),
         "heartbeatTimeout": _times,
         "retry": _retries,
+        "deduplication": st.fixed_dictionaries({}, optional={"window": _times}),
         "retention": _retentions,
         "adopt": st.sampled_from(["IfExists", "Never"]),
         "deletionPolicy": st.sampled_from(["Retain", "Delete"]),
@@ -79,12 +86,14 @@ def _time(values: Mapping[str, Any], name: str, default: str) -> timedelta:
 
 def expected(spec: Mapping[str, Any]) -> tuple[QueuePolicy, QueueRetention | None]:
     """Say what a row must hold that is as declared; None where the retention is left as it is."""
-    retry, kept = spec.get("retry", {}), spec.get("retention")
+    retry, kept, unique = spec.get("retry", {}), spec.get("retention"), spec.get("deduplication", {})
     policy = QueuePolicy(
         paused=spec.get("paused", False),
         lease_duration=_time(spec, "leaseDuration", "30s"),
         read_limit=spec.get("maxReads", 5),
+        death_limit=spec.get("maxDeaths", 3),
         heartbeat_timeout=_time(spec, "heartbeatTimeout", "60s"),
+        deduplication_window=timedelta(0) if "window" not in unique else _time(unique, "window", ""),
         backoff=Backoff(
             first=timedelta(seconds=1) if "firstDelay" not in retry else _time(retry, "firstDelay", ""),
             factor=retry.get("factor", 4),
@@ -122,6 +131,8 @@ _step = st.one_of(
     ),
     st.tuples(st.just("row"), st.sampled_from(ROW_QUEUES), _policies, _kept, st.sampled_from(OWNERS)),
     st.tuples(st.just("row removed"), st.sampled_from(ROW_QUEUES)),
+    st.tuples(st.just("status says"), st.sampled_from(sorted(QUEUES)), st.sampled_from(NO_IDS)),
+    st.tuples(st.just("status names a queue"), st.sampled_from(sorted(QUEUES)), _numbers),
     st.tuples(st.just("sent"), st.sampled_from(ROW_QUEUES)),
     st.tuples(st.just("registered"), st.sampled_from(sorted(ROW_NAMES)), st.sampled_from(ROW_QUEUES)),
     st.tuples(st.just("leased"), _numbers),
@@ -192,8 +203,19 @@ def _row(cluster: Cluster, name: str, policy: QueuePolicy, kept: QueueRetention,
 
 
 def _row_removed(cluster: Cluster, name: str) -> None:
-    if name in cluster.rows.queues and not cluster.rows.live(name):
+    """Remove a row by hand, with its workers; what a worker still held would be another matter."""
+    held = any(row.held for row in cluster.rows.workers.values() if row.queue == name)
+    if name in cluster.rows.queues and not held:
         cluster.rows.remove(name)
+
+
+def _status_says(cluster: Cluster, key: Key, row_id: object) -> None:
+    if key in cluster.queues:
+        cluster.queues[key]["status"] = {"queueId": row_id}
+
+
+def _status_names_a_queue(cluster: Cluster, key: Key, number: int) -> None:
+    _status_says(cluster, key, number % (cluster.rows.drawn + 1))
 
 
 def _sent(cluster: Cluster, name: str) -> None:
@@ -254,6 +276,8 @@ _DOINGS: dict[str, Callable[..., None]] = {
     "pod": _pod,
     "row": _row,
     "row removed": _row_removed,
+    "status says": _status_says,
+    "status names a queue": _status_names_a_queue,
     "sent": _sent,
     "registered": _registered,
     "leased": _leased,

@@ -127,10 +127,10 @@ async def test_a_queue_without_a_row_makes_nobody_be_counted_all_the_time(
 async def test_a_row_that_was_kept_is_not_said_to_be_written(world: World) -> None:
     await queues.create(world.db, "emails")
     taken = QueueDeclaration(name="emails", policy=QueuePolicy(), owner="east/shop/emails")
-    assert await fleet.declare(world.db, [taken]) == {"emails"}
+    assert (await fleet.declare(world.db, [taken])).keys() == {"emails"}
     ours = QueueDeclaration(name="emails", policy=QueuePolicy(paused=True), owner="shop/emails")
     fresh = QueueDeclaration(name="new", policy=QueuePolicy(), owner="shop/new")
-    assert await fleet.declare(world.db, [ours, fresh]) == {"new"}
+    assert await fleet.declare(world.db, [ours, fresh]) == {"new": (await world.row("new")).id}
     metrics = Metrics()
     outcome = await carry_out(world.db, [DeclareQueue(Key("shop", "emails"), ours, "Updated")], metrics)
     assert not outcome.declared

@@ -176,10 +176,20 @@ async def test_who_stands_by_ends_at_once_and_leaves_the_lease_alone(site: Site)
     site.server.write_lease(holderIdentity="other_10.0.0.2", leaseDurationSeconds=3600)
     async with site.operator("a") as a:
         await site.stands_by(a)
+        # It knows all that the leader knows, so that it need not begin with it when that one ends.
+        await site.eventually(lambda: site.server.lists.get("a"), a)
         a.send(signal.SIGTERM)
         assert await a.exit_code() == 0
     assert site.server.holder == "other_10.0.0.2"
     assert not site.server.writes
+
+
+async def test_a_follower_that_can_watch_no_more_ends_instead_of_leading_blindly(site: Site) -> None:
+    site.server.write_lease(holderIdentity="other_10.0.0.2", leaseDurationSeconds=3600)
+    async with site.operator("a", "watches-end") as a:
+        assert await a.exit_code() == 1
+        assert "a task that must run for ever has ended" in a.log
+    assert site.server.holder == "other_10.0.0.2"
 
 
 async def test_a_leader_that_was_frozen_ends_when_it_wakes(site: Site, admin: pgqrs.Admin) -> None:

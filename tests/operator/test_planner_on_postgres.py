@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypothesis import HealthCheck, given, settings
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from tests.operator.planner_rows import Rows
 
 _MAKE_QUEUE = """
-    INSERT INTO pgqrs_queues (queue_name, paused, lease_duration, read_limit, heartbeat_timeout, backoff_first,
-                              backoff_factor, backoff_most, backoff_jitter, archive_retention, dead_retention,
-                              worker_retention, owner)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id
+    INSERT INTO pgqrs_queues (id, queue_name, paused, lease_duration, read_limit, death_limit, heartbeat_timeout,
+                              dedup_window, backoff_first, backoff_factor, backoff_most, backoff_jitter,
+                              archive_retention, dead_retention, worker_retention, owner)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 """
 _MAKE_WORKER = """
     INSERT INTO pgqrs_workers (id, name, queue_id, pod_uid, pod_name, pod_namespace, status, owner, terminating,
@@ -38,6 +38,12 @@ _MAKE_WORKER = """
 _MAKE_MESSAGES = """
     INSERT INTO pgqrs_messages (queue_id, payload, consumer_worker_id)
     SELECT q.id, '{}', $2 FROM pgqrs_queues q, generate_series(1, $3::int) WHERE q.queue_name = $1
+"""
+_MAKE_ORPHANS = "INSERT INTO pgqrs_messages (queue_id, payload) SELECT $1, '{}' FROM generate_series(1, $2::int)"
+_DRAWN = "SELECT setval('pgqrs_queues_id_seq', greatest($1::bigint, 1), $1 > 0)"
+_ORPHANS = """
+    SELECT m.queue_id, count(*)::int AS free FROM pgqrs_messages m
+    WHERE NOT EXISTS (SELECT FROM pgqrs_queues q WHERE q.id = m.queue_id) GROUP BY m.queue_id
 """
 _FREE = """
     SELECT q.queue_name, count(m.id)::int AS free FROM pgqrs_queues q
@@ -60,12 +66,16 @@ async def write(db: Database, wanted: Rows) -> None:
         await connection.execute("TRUNCATE pgqrs_messages, pgqrs_workers, pgqrs_queues CASCADE")
         for name, queue in wanted.queues.items():
             policy, kept = queue.policy, queue.retention
-            wanted.ids[name] = await connection.fetchval(
-                _MAKE_QUEUE, name, policy.paused, policy.lease_duration, policy.read_limit, policy.heartbeat_timeout,
-                policy.backoff.first, policy.backoff.factor, policy.backoff.most, policy.backoff.jitter,
-                kept.archived, kept.dead, kept.workers, queue.owner,
+            await connection.execute(
+                _MAKE_QUEUE, wanted.ids[name], name, policy.paused, policy.lease_duration, policy.read_limit,
+                policy.death_limit, policy.heartbeat_timeout, policy.deduplication_window, policy.backoff.first,
+                policy.backoff.factor, policy.backoff.most, policy.backoff.jitter, kept.archived, kept.dead,
+                kept.workers, queue.owner,
             )  # fmt: skip
             await connection.execute(_MAKE_MESSAGES, name, None, queue.free)
+        for row_id, free in wanted.orphans.items():
+            await connection.execute(_MAKE_ORPHANS, row_id, free)
+        await connection.fetchval(_DRAWN, wanted.drawn)
         for number, row in wanted.workers.items():
             # Another one may have its name by now.
             name = f"{row.name}#{number}" if row.status is WorkerStatus.STOPPED else row.name
@@ -76,11 +86,31 @@ async def write(db: Database, wanted: Rows) -> None:
             await connection.execute(_MAKE_MESSAGES, row.queue, number, row.held)
 
 
-async def read(db: Database) -> tuple[dict[str, QueueRow], dict[int, WorkerRow]]:
+class Said(NamedTuple):
+    """What tables say, or rows in memory."""
+
+    queues: dict[str, QueueRow]
+    workers: dict[int, WorkerRow]
+    #: Of new rows no ids: a sequence leaves out numbers.
+    ids: dict[str, int | None]
+    orphans: dict[int, int]
+
+
+def expected_of(wanted: Rows, drawn: int) -> Said:
+    """Say what the tables have to say; `drawn` is the last id of a queue before."""
+    return Said(wanted.queues, wanted.workers, _old(wanted.ids, drawn), wanted.orphans)
+
+
+def _old(ids: dict[str, int], drawn: int) -> dict[str, int | None]:
+    return {name: row_id if row_id <= drawn else None for name, row_id in ids.items()}
+
+
+async def read(db: Database, drawn: int) -> Said:
     """Give what the tables say."""
     async with db.transaction() as transaction:
         free = {row["queue_name"]: row["free"] for row in await transaction.connection.fetch(_FREE)}
         found = await transaction.connection.fetch(_WORKERS)
+        orphans = {row["queue_id"]: row["free"] for row in await transaction.connection.fetch(_ORPHANS)}
         listed = [rows.queue(row) for row in await transaction.fetch("queues.list")]
     queues = {
         info.queue_name: QueueRow(info.policy, info.retention, info.owner, free[info.queue_name]) for info in listed
@@ -92,7 +122,7 @@ async def read(db: Database) -> tuple[dict[str, QueueRow], dict[int, WorkerRow]]
         )
         for row in found
     }  # fmt: skip
-    return queues, workers
+    return Said(queues, workers, _old({info.queue_name: info.id for info in listed}, drawn), orphans)
 
 
 @given(STEPS, STEPS)
@@ -105,6 +135,7 @@ async def test_on_real_tables_the_same_comes_true(
         for step in steps:
             do(cluster, step)
         await write(db, cluster.rows)
+        drawn = cluster.rows.drawn
         while True:
             desired, observed = cluster.facts()
             found = await fleet.observe(
@@ -126,5 +157,5 @@ async def test_on_real_tables_the_same_comes_true(
                 break
             assert (await carry_out(db, planned.actions, Metrics())).complete
             cluster.rows.carry_out(expected.actions)
-            assert await read(db) == (cluster.rows.queues, cluster.rows.workers)
+            assert await read(db, drawn) == expected_of(cluster.rows, drawn)
         cluster.settle()

@@ -69,10 +69,12 @@ async def probed() -> AsyncIterator[Probed]:
     await api.aclose()
 
 
-async def test_a_follower_is_ready_once_it_knows_the_lease(probed: Probed) -> None:
+async def test_a_follower_is_ready_once_it_knows_the_lease_and_the_cluster(probed: Probed) -> None:
     assert (await probed.get("/healthz"))[0] == 200
     assert await probed.get("/readyz") == (503, "the Lease was not read yet\n")
     probed.leadership._seen_at = time.monotonic()  # noqa: SLF001 - as if another one held it
+    assert await probed.get("/readyz") == (503, "the cluster was not listed yet\n")
+    probed.metrics.cluster_listed()
     assert await probed.get("/readyz") == (200, "ok, a follower\n")
 
 

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pgqrs.fleet import Fleet, FleetCounts, FleetWorker
 from pgqrs.models import QueueCounts, Timestamp, WorkerId, WorkerInfo, WorkerStatus
 from pgqrs_operator import backlogs, pods
+from pgqrs_operator.api import Listing
 from pgqrs_operator.backlogs import Backlog
 from pgqrs_operator.deaths import deaths
 from pgqrs_operator.facts import InterruptWorker, Key, StopWorker
@@ -21,7 +22,7 @@ from pgqrs_operator.store import Store
 from tests.support.clock import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from pgqrs_operator.facts import Action
 
@@ -272,11 +273,15 @@ def test_who_did_not_die_has_no_delay(clock: Clock) -> None:
     clock.now += 1
 
 
-def test_when_a_pod_vanished_is_not_known_for_ever(clock: Clock) -> None:
+async def _nothing(version: int) -> AsyncIterator[Listing]:
+    yield Listing([], str(version))
+
+
+async def test_when_a_pod_vanished_is_not_known_for_ever(clock: Clock) -> None:
     store = Store()
     store.pods.put(pod("p", None))
-    store.pods.replace([], 2)
+    await store.pods.replace(_nothing(2))
     assert store.pods.vanished("p") == clock.now
     clock.now += 601
-    store.pods.replace([], 3)
+    await store.pods.replace(_nothing(3))
     assert store.pods.vanished("p") is None

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgqrs_operator import declarations, details, handlers, pods, verdicts
+from pgqrs_operator.api import ApiError, Listing
 from pgqrs_operator.facts import Key, WorkerReport
 from pgqrs_operator.pace import BUSY_SECONDS, IDLE_SECONDS, Pace
 from pgqrs_operator.settings import Settings, SettingsError
 from pgqrs_operator.store import Store, read_queue, read_worker
 from tests.support.merge_patch import merged
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SETTINGS = Settings()
@@ -201,7 +205,7 @@ def test_what_takes_its_time_is_not_looked_at_all_the_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("took", "idle", "busy"), [(0.1, 5.0, 1.0), (0.5, 10.0, 1.0), (3.0, 20.0, 3.0), (60.0, 20.0, 5.0)]
+    ("took", "idle", "busy"), [(0.1, 5.0, 1.0), (0.3, 10.0, 1.0), (3.0, 25.0, 3.0), (60.0, 25.0, 5.0)]
 )
 def test_what_takes_long_is_looked_at_less_often_but_within_half_a_minute(
     took: float, idle: float, busy: float
@@ -279,26 +283,61 @@ def _versions(version: int) -> dict[str, Any]:
     }
 
 
-def test_an_older_version_never_replaces_a_newer_one_nor_brings_back_what_is_gone() -> None:
+async def _pages(*pages: list[dict[str, Any]], version: int) -> AsyncIterator[Listing]:
+    for items in pages:
+        yield Listing(items, str(version))
+
+
+async def _broken_off(*items: dict[str, Any], version: int) -> AsyncIterator[Listing]:
+    yield Listing(list(items), str(version))
+    message = "the second page did not come"
+    raise ApiError(message)
+
+
+async def test_an_older_version_never_replaces_a_newer_one_nor_brings_back_what_is_gone() -> None:
     store = Store()
     store.queues.put(_versions(5))
     store.queues.put(_versions(4))
     assert [queue.version for queue in store.queues] == [5]
     # A list that was read before the newest change does not take it away.
-    store.queues.replace([], 4)
+    await store.queues.replace(_pages([], version=4))
     assert len(store.queues) == 1
     store.queues.drop("u", 6)
-    store.queues.replace([_versions(5)], 5)
+    await store.queues.replace(_pages([_versions(5)], version=5))
     assert len(store.queues) == 0
-    store.queues.replace([], 9)
+    await store.queues.replace(_pages([], version=9))
     assert len(store.queues) == 0
 
 
-def test_what_is_known_already_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_is_gone_because_a_page_of_a_list_did_not_come_or_shows_others() -> None:
+    store = Store()
+    first, second = _versions(5), _versions(5)
+    second["metadata"]["uid"] = "v"
+    await store.queues.replace(_pages([first], [second], version=6))
+    assert sorted(queue.uid for queue in store.queues) == ["u", "v"]
+    with pytest.raises(ApiError):
+        await store.queues.replace(_broken_off(first, version=9))
+    assert sorted(queue.uid for queue in store.queues) == ["u", "v"]
+    await store.queues.replace(_pages([first], [], version=9))
+    assert [queue.uid for queue in store.queues] == ["u"]
+
+
+def test_the_membership_tells_whether_other_objects_are_there() -> None:
+    store = Store()
+    seen = [store.queues.membership]
+    for body in (_versions(5), _versions(6)):
+        store.queues.put(body)
+        seen.append(store.queues.membership)
+    store.queues.drop("u", 7)
+    seen.append(store.queues.membership)
+    assert seen[0] != seen[1] == seen[2] != seen[3]
+
+
+async def test_what_is_known_already_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store()
     store.queues.put(_versions(5))
     monkeypatch.setattr(store.queues, "_read", None)
-    store.queues.replace([_versions(5)], 7)
+    await store.queues.replace(_pages([_versions(5)], version=7))
     assert [queue.version for queue in store.queues] == [5]
 
 

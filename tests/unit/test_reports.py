@@ -78,7 +78,7 @@ class Desk:
     async def tell(self, verdict: verdicts.Verdict, counts: FleetCounts | None = None) -> list[dict[str, Any]]:
         """Tell it, and give what was written for that."""
         before = len(self.server.patches)
-        await self.reporter.tell(self.queue, verdict, queue_details(ROW, counts, verdict))
+        await self.reporter.tell(self.queue, verdict, queue_details(ROW, counts, verdict, told=self.queue.status))
         return self.server.patches[before:]
 
 
@@ -92,7 +92,7 @@ async def test_nothing_is_written_where_nothing_changed() -> None:
     assert len(await desk.tell(IN_SYNC, counts)) == 1
     # The oldest message grows older, which is no change of when it began to wait.
     assert await desk.tell(IN_SYNC, counted(5, oldest=timedelta(seconds=39), oldest_since=SINCE)) == []
-    assert desk.server.events == ["InSync"]
+    assert desk.server.events == []
 
 
 async def test_only_what_changed_is_written() -> None:
@@ -100,7 +100,7 @@ async def test_only_what_changed_is_written() -> None:
     await desk.tell(IN_SYNC, counted(5, oldest_since=SINCE))
     assert await desk.tell(IN_SYNC, counted(6, oldest_since=SINCE)) == [{"messages": {"ready": 6}}]
     assert await desk.tell(IN_SYNC, counted(0)) == [{"messages": {"ready": 0}, "oldestReadySince": None}]
-    assert desk.server.events == ["InSync"]
+    assert desk.server.events == []
 
 
 async def test_an_event_tells_of_a_transition_and_of_nothing_that_passes() -> None:
@@ -114,12 +114,20 @@ async def test_an_event_tells_of_a_transition_and_of_nothing_that_passes() -> No
     assert desk.server.events == ["InSync", "InvalidSpec", "DatabaseUnavailable"]
 
 
+async def test_that_something_new_is_as_it_should_be_is_no_event() -> None:
+    fine, wrong = Desk(), Desk()
+    await fine.tell(IN_SYNC)
+    assert fine.server.events == []
+    await wrong.tell(verdicts.stalled("InvalidSpec", "wrong"))
+    assert wrong.server.events == ["InvalidSpec"]
+
+
 def test_numbers_that_are_only_a_lower_bound_say_so() -> None:
     capped = FleetCounts(messages=QueueCounts(ready=10_000, dead=10_000, capped=("ready", "dead")), oldest_since=SINCE)
-    told = queue_details(ROW, capped, IN_SYNC)
+    told = queue_details(ROW, capped, IN_SYNC, told={})
     assert told["messages"] == {"ready": 10_000, "delayed": 0, "leased": 0, "dead": 10_000, "capped": ["ready", "dead"]}
     assert told["oldestReadySince"] == "2026-01-02T03:04:05Z"
-    after = queue_details(ROW, counted(7), IN_SYNC)
+    after = queue_details(ROW, counted(7), IN_SYNC, told=told)
     assert merge_patch(told, after)["messages"]["capped"] is None
     assert "oldestReadySince" not in after
 
@@ -146,7 +154,20 @@ async def test_who_scales_by_a_queue_makes_nobody_write_its_status(monkeypatch: 
 
 
 def test_of_a_row_that_is_somebody_else_s_nothing_is_told() -> None:
-    assert queue_details(ROW, counted(5), verdicts.stalled("Conflict", "not yours")) == {}
+    told = queue_details(ROW, counted(5), IN_SYNC, told={})
+    assert queue_details(ROW, counted(5), verdicts.stalled("Conflict", "not yours"), told=told) == {}
+
+
+def test_of_a_row_that_is_gone_it_is_told_which_one_it_was() -> None:
+    told = queue_details(ROW, counted(5), IN_SYNC, told={})
+    gone = queue_details(None, counted(5), verdicts.stalled("DatabaseRefused", "no"), told=told)
+    assert gone == {"queueName": "emails", "queueId": 7}
+    assert queue_details(None, None, verdicts.waiting("Applying", "soon"), told={}) == {}
+
+
+def test_what_could_not_be_counted_is_told_as_before() -> None:
+    told = queue_details(ROW, counted(5, oldest_since=SINCE), IN_SYNC, told={})
+    assert queue_details(ROW, None, IN_SYNC, told=told) == told
 
 
 async def test_one_write_that_fails_keeps_no_other_from_being_made() -> None:
@@ -173,3 +194,16 @@ async def test_writes_that_were_cancelled_before_they_began_leave_nothing_behind
         async with asyncio.timeout(0):
             await desk.reporter.together(write() for _ in range(50))
     gc.collect()
+
+
+async def test_what_has_to_be_done_first_ends_the_writing_after_a_slice() -> None:
+    desk, written = Desk(), 0
+
+    async def write() -> None:
+        nonlocal written
+        written += 1
+
+    # The iterable is not even asked for what comes too late.
+    assert not await desk.reporter.in_time((write() for _ in range(1000)), hurry=lambda: True)
+    assert 0 < written < 1000
+    assert await desk.reporter.in_time(write() for _ in range(1000))

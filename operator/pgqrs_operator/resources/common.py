@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -20,10 +20,6 @@ class Model(BaseModel):
     """A part of a resource: snake_case here, camelCase in the cluster; unknown fields belong to newer versions."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
-
-    def document(self) -> dict[str, Any]:
-        """Give it as it stands in the cluster, without what is not set."""
-        return self.model_dump(by_alias=True, exclude_none=True)
 
 
 #: A duration in the grammar of Go; its range is a matter of the field and is checked with a message of its own.

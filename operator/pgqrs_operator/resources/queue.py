@@ -17,6 +17,7 @@ _LEASE = (timedelta(seconds=1), timedelta(hours=12))
 _HEARTBEAT = (timedelta(seconds=15), timedelta(hours=24))
 _RETENTION = (timedelta(0), timedelta(days=36_500))
 _DELAY = (timedelta(0), timedelta(days=30))
+_WINDOW = (timedelta(0), timedelta(days=30))
 #: What the library takes, where it can be said in a schema: printable, no blank at either end.
 _QUEUE_NAME = r"^[^\pC\pZ]( *[^\pC\pZ])*$"
 
@@ -63,12 +64,27 @@ class Retry(Model):
     max_delay: Duration = Field(default="1h", description="No delay is longer than this, 0s to 30d.")
 
 
+class Deduplication(Model):
+    """When a deduplication key, which a sender may give, is free again."""
+
+    window: Duration = Field(
+        default="0s",
+        description=(
+            "For how long after a message was archived its key is still taken, 0s to 30d. A key is always taken while "
+            "its message is live. Messages that are dropped instead of archived free it at once."
+        ),
+    )
+
+
 class Retention(Model):
     """How long what is over is kept."""
 
     archived_messages: Duration | None = Field(
         default=None,
-        description="How long a message is kept after it was archived, such as 7d; for ever if absent.",
+        description=(
+            "How long a message is kept after it was archived, such as 7d, and at least for deduplication.window; "
+            "for ever if absent."
+        ),
     )
     dead_letters: Duration | None = Field(
         default=None, description="How long a dead letter is kept after its death, such as 90d; for ever if absent."
@@ -107,6 +123,13 @@ class QueueSpec(Model):
         default=5,
         description="How often a message is taken at most; one that comes back after that becomes a dead letter.",
     )
+    max_deaths: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        default=3,
+        description=(
+            "How many processes may die while they hold a message, such as by running out of memory; after that many "
+            "it becomes a dead letter that says how the last container ended."
+        ),
+    )
     heartbeat_timeout: Duration = Field(
         default="60s",
         description=(
@@ -120,6 +143,10 @@ class QueueSpec(Model):
             "When a message is tried again that a handler of Consumer.run failed on, unless the app itself says so. Up "
             "to half of each delay is taken away by chance, so that what failed together comes apart."
         ),
+    )
+    deduplication: Deduplication = Field(
+        default=Deduplication(),
+        description="For how long a second message with the same deduplication key is not added.",
     )
     retention: Retention | None = Field(
         default=None,
@@ -144,24 +171,19 @@ class QueueSpec(Model):
         ),
     )
 
-    def policy(self, name: str) -> QueuePolicy:
+    def policy(self) -> QueuePolicy:
         """Give what the queue's row has to say.
-
-        Args:
-            name: the queue's name in the database.
 
         Raises:
             InvalidSpecError: a value is out of range.
         """
-        try:
-            names.queue_name(name)
-        except errors.ValidationError as error:
-            raise InvalidSpecError(str(error)) from error
         return QueuePolicy(
             paused=self.paused,
             lease_duration=bounded(self.lease_duration, "spec.leaseDuration", *_LEASE),
             read_limit=self.max_reads,
+            death_limit=self.max_deaths,
             heartbeat_timeout=bounded(self.heartbeat_timeout, "spec.heartbeatTimeout", *_HEARTBEAT),
+            deduplication_window=bounded(self.deduplication.window, "spec.deduplication.window", *_WINDOW),
             backoff=Backoff(
                 first=bounded(self.retry.first_delay, "spec.retry.firstDelay", *_DELAY),
                 factor=float(self.retry.factor),
@@ -182,6 +204,18 @@ class QueueSpec(Model):
             dead=_kept(self.retention.dead_letters, "spec.retention.deadLetters"),
             workers=_kept(self.retention.stopped_workers, "spec.retention.stoppedWorkers"),
         )
+
+
+def check_name(name: str) -> None:
+    """Refuse what no queue can be called in the database.
+
+    Raises:
+        InvalidSpecError: the message says what is allowed.
+    """
+    try:
+        names.queue_name(name)
+    except errors.ValidationError as error:
+        raise InvalidSpecError(str(error)) from error
 
 
 def _kept(text: str | None, field: str) -> timedelta | None:
@@ -229,7 +263,9 @@ class WorkerCounts(Model):
 
     ready: int = Field(default=0, ge=0, description="Working or waiting for messages.")
     suspended: int = Field(default=0, ge=0, description="Paused, or draining.")
-    stopped: int = Field(default=0, ge=0, description="Ended, and kept for their history.")
+    stopped: int = Field(
+        default=0, ge=0, description="Ended, and kept for their history; none is counted beyond 10,000."
+    )
 
 
 class QueueStatus(Model):
