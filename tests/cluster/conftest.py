@@ -11,6 +11,8 @@ import pytest
 
 from tests.cluster.delays import Delays
 from tests.cluster.ledgered import LedgeredShop
+from tests.cluster.nodes import Nodes
+from tests.cluster.operators import Operators
 from tests.cluster.shop import Shop
 from tests.support.cluster import choose
 from tests.support.cluster.progress import Progress
@@ -66,6 +68,24 @@ def shop(installation: Installation, pytestconfig: pytest.Config) -> Iterator[Sh
 def ledgered(installation: Installation, pytestconfig: pytest.Config) -> Iterator[LedgeredShop]:
     """A namespace and a database for all tests of a module, whose handlers keep a ledger."""
     yield from _open(LedgeredShop(installation, _name()), pytestconfig)
+
+
+@pytest.fixture(scope="module")
+def nodes(installation: Installation) -> Iterator[Nodes]:
+    """The way to the processes of the nodes."""
+    made = Nodes(installation.cluster)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def operators(installation: Installation) -> Operators:
+    """Two operators that have just started, of which one leads."""
+    found = Operators(installation)
+    found.renew()
+    found.settled()
+    return found
 
 
 def _name() -> str:

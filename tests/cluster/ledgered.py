@@ -151,6 +151,15 @@ class LedgeredShop(Shop):
             f"FROM pgqrs_queues q, generate_series(1, {count}) WHERE q.queue_name = '{queue}'"
         )
 
+    def send_together(self, queue: str, payloads: Iterable[dict[str, Any]]) -> None:
+        """Put messages into a queue in this order, all at the same moment."""
+        text = json.dumps(list(payloads)).replace("'", "''")
+        self.query(
+            "INSERT INTO pgqrs_messages (queue_id, payload) SELECT q.id, p.payload FROM pgqrs_queues q, "
+            f"jsonb_array_elements('{text}'::jsonb) WITH ORDINALITY AS p (payload, number) "
+            f"WHERE q.queue_name = '{queue}' ORDER BY p.number"
+        )
+
     def wait_done(self, queue: str, *, within: float) -> None:
         """Wait until no message of a queue is left to be handled."""
 

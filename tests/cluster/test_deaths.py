@@ -6,16 +6,20 @@ holds several messages; another pod of the same queue has hands free for all of 
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cluster.nodes import SIDECAR
 from tests.cluster.shop import eventually
 from tests.cluster.workloads import container, pod
+from tests.support.cluster.errors import ClusterError
 
 if TYPE_CHECKING:
     from tests.cluster.delays import Delays
     from tests.cluster.ledgered import LedgeredShop, WorkerRow
+    from tests.cluster.nodes import Nodes
     from tests.cluster.workloads import Body
 
 pytestmark = pytest.mark.timeout(400)
@@ -24,20 +28,22 @@ pytestmark = pytest.mark.timeout(400)
 _WIDE = {"CONCURRENCY": "12", "SIGN_SECONDS": "0.1"}
 _MESSAGES = 10
 #: The queues whose first message kills its process, and what the kubelet then says of the container.
-_MISHAPS = {"exit": "Error", "out-of-memory": "OOMKilled"}
+_MISHAPS = {"exit": ("Error", 3), "out-of-memory": ("OOMKilled", 137)}
 #: The containers of the pod where one becomes ill.
 _TWO = ("app", "second")
+_ASK = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9190/started', timeout=1)"
 _PODS = [
     *(pod(f"{queue}-{number}", queue, container(environment=_WIDE)) for queue in _MISHAPS for number in (1, 2)),
     *(pod(f"forced-{number}", "forced", container("ignores_sigterm", environment=_WIDE)) for number in (1, 2)),
     pod("unhealthy-1", "unhealthy", *(container(name=name, probed=True) for name in _TWO)),
+    pod("orphaned", "orphaned", container("dies_of_sigterm", environment={"CONCURRENCY": "4"})),
 ]
 
 
 @pytest.fixture(scope="module")
 def uids(ledgered: LedgeredShop) -> dict[str, str]:
     """Let all pods start, each test waits for its own; give their uids by their names."""
-    ledgered.patient_queues(*_MISHAPS, "forced", "unhealthy")
+    ledgered.patient_queues(*_MISHAPS, "forced", "unhealthy", "orphaned")
     ledgered.apply(*_PODS)
     return ledgered.uids(body["metadata"]["name"] for body in _PODS)
 
@@ -88,9 +94,18 @@ def _status(ledgered: LedgeredShop, pod: str, container: str = "app") -> Body:
     return found[container]
 
 
-@pytest.mark.parametrize(("queue", "reason"), _MISHAPS.items())
+def _answers(ledgered: LedgeredShop, pod: str) -> bool:
+    """Tell whether the sidecar of a pod answers who asks it from its pod."""
+    try:
+        ledgered.kubectl("exec", "-i", pod, "-c", "app", "--", "python", "-", stdin=_ASK)
+    except ClusterError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("queue", "end"), _MISHAPS.items())
 def test_a_process_that_dies_is_replaced_in_its_pod(
-    queue: str, reason: str, uids: dict[str, str], ledgered: LedgeredShop, delays: Delays
+    queue: str, end: tuple[str, int], uids: dict[str, str], ledgered: LedgeredShop, delays: Delays
 ) -> None:
     ledgered.wait_ready(f"{queue}-1", f"{queue}-2")
     ledgered.send_to(queue, 1, seconds=4, mishap=queue.replace("-", " "))
@@ -98,32 +113,42 @@ def test_a_process_that_dies_is_replaced_in_its_pod(
     name, _ = _restarted(ledgered, queue)
     ledgered.wait_done(queue, within=60.0)
     ledger = ledgered.ledger(queue)
-    delays.add(queue.replace("-", " "), ledger.delays())
+    delays.add(queue.replace("-", " "), ledger.deaths())
     summary = ledger.summary()
     assert summary["handled"] == summary["sent"] == _MESSAGES
     assert (summary["lost"], summary["not_archived"], summary["twice"]) == (0, 0, 0)
     assert summary["redelivered"] > 0
 
     workers = _works_again(ledgered, queue, uids[name])
+    reason, code = end
     assert _status(ledgered, name)["lastState"]["terminated"]["reason"] == reason
     first, *later = workers
-    assert (first.status, first.reason) == ("stopped", "process died")
+    assert first.status == "stopped"
+    # The sidecar knows that it died, and the operator a moment later why.
+    why = f"process died: container app: {reason} ({code})"
+    eventually(f"worker {first.id} says why", lambda: ledgered.workers(uids[name])[0].reason == why, within=30.0)
     assert [worker.status for worker in later if worker.handled] == ["ready"]
     assert not any(worker.terminating for worker in workers)
 
 
 def test_others_get_what_a_pod_held_that_was_deleted_by_force(
-    uids: dict[str, str], ledgered: LedgeredShop, delays: Delays
+    uids: dict[str, str], ledgered: LedgeredShop, nodes: Nodes, delays: Delays
 ) -> None:
     ledgered.wait_ready("forced-1", "forced-2")
     ledgered.send_to("forced", _MESSAGES, seconds=8)
     name = _busiest(ledgered, {pod: uids[pod] for pod in ("forced-1", "forced-2")})
-    # Nobody drains: the API server forgets the pod at once.
+    # The kubelet gives a sidecar a moment to free what is left; on a node that is lost it has none.
+    assert nodes.signal(SIDECAR, signal.SIGSTOP, pod=uids[name])
+    eventually("the sidecar stands still", lambda: not _answers(ledgered, name), within=10.0)
+    # Nobody drains: the API server forgets the pod at once. Its processes go on for a moment, and say so.
+    since = {name: float(ledgered.query("SELECT extract(epoch FROM clock_timestamp())"))}
     ledgered.kubectl("delete", "pod", name, "--grace-period=0", "--force", "--wait=false")
     ledgered.wait_done("forced", within=60.0)
-    ledgered.wait_stopped(uids[name])
+    # Not the end of its PgqrsWorker, which waits for a drain first.
+    reasons = [worker.reason or "" for worker in ledgered.wait_stopped(uids[name])]
+    assert [reason for reason in reasons if not reason.startswith("pod deleted")] == []
     ledger = ledgered.ledger("forced")
-    delays.add("forced", ledger.delays())
+    delays.add("forced", ledger.deaths(since=since))
     summary = ledger.summary()
     assert summary["handled"] == summary["sent"] == _MESSAGES
     assert (summary["lost"], summary["not_archived"], summary["twice"]) == (0, 0, 0)
@@ -157,3 +182,31 @@ def test_a_container_that_is_restarted_by_its_probe_drains_alone_and_works_on(
     assert went_on.handled > 0
     assert not any(worker.terminating for worker in workers)
     assert _status(ledgered, name, "pgqrs-sidecar")["restartCount"] == 0
+
+
+def test_a_sidecar_that_is_killed_finds_its_processes_again(
+    uids: dict[str, str], ledgered: LedgeredShop, nodes: Nodes
+) -> None:
+    name, uid = "orphaned", uids["orphaned"]
+    ledgered.wait_ready(name)
+    ledgered.send_to(name, 4, seconds=15)
+    ledgered.wait_at_work([uid])
+    before = ledgered.workers(uid)
+    assert nodes.signal(SIDECAR, signal.SIGKILL, pod=uid)
+
+    def again() -> bool:
+        status = _status(ledgered, name, "pgqrs-sidecar")
+        return bool(status["restartCount"]) and status["ready"]
+
+    eventually("the sidecar runs again", again, within=30.0)
+    ledgered.wait_done(name, within=60.0)
+    # It is heard of when it is to drain, although its app drops everything at SIGTERM.
+    ledgered.send_to(name, 4, seconds=4)
+    ledgered.wait_at_work([uid])
+    ledgered.kubectl("delete", "pod", name, "--wait=false")
+    ledgered.wait_gone([uid], within=60.0)
+    after = ledgered.wait_stopped(uid)
+    assert [worker.handled for worker in after if worker.handled] == [8]
+    assert {worker.id for worker in after if worker.handled} <= {worker.id for worker in before}
+    summary = ledgered.ledger(name).summary()
+    assert (summary["sent"], summary["handled"], summary["redelivered"]) == (8, 8, 0)

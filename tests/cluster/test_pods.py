@@ -81,7 +81,8 @@ def test_the_messages_of_a_killed_process_are_in_other_hands_within_5_seconds(sh
     )
     seconds, reason = again.split("|")
     assert float(seconds) < 5
-    assert reason == "process died"
+    # The operator may have learnt by now how the container ended.
+    assert reason.startswith("process died")
     shop.wait_handled(60, within=90)
     # Two were being handled; at most two more were done and not archived yet.
     assert shop.redelivered() <= 4

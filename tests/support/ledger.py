@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 #: The ledger of the tests' own apps; the example's `emails_sent` has most of these columns. While a handler runs it
 #: sets `seen_at` several times a second, so the last one is the time of its process's death.
@@ -74,16 +74,19 @@ WHERE number > 1
 """
 
 # From the last sign of life of a handler that never ended to the next delivery of its message.
-_DELAYS = """
+_CUT = """
 WITH starts AS (
-    SELECT e.started_at, lag(e.seen_at) OVER deliveries AS died_at, lag(e.ended_at) OVER deliveries IS NULL AS cut,
+    SELECT e.started_at, lag(e.worker_id) OVER deliveries AS worker, lag(e.pod) OVER deliveries AS pod,
+        lag(e.seen_at) OVER deliveries AS died_at, lag(e.ended_at) OVER deliveries IS NULL AS cut,
         row_number() OVER deliveries AS number
     FROM {table} e
     JOIN pgqrs_messages m ON m.id = e.message_id
     JOIN pgqrs_queues q ON q.id = m.queue_id AND q.queue_name = '{queue}'
     WINDOW deliveries AS (PARTITION BY e.message_id ORDER BY e.started_at, e.id)
 )
-SELECT coalesce(json_agg(greatest(0, extract(epoch FROM started_at - died_at)) ORDER BY started_at), '[]')
+SELECT coalesce(json_agg(json_build_object(
+    'worker', worker, 'pod', pod, 'died_at', extract(epoch FROM died_at),
+    'again_at', extract(epoch FROM started_at)) ORDER BY started_at), '[]')
 FROM starts WHERE number > 1 AND cut
 """
 
@@ -145,9 +148,18 @@ class Ledger:
             for row in json.loads(self._ask(_REDELIVERIES))
         ]
 
-    def delays(self) -> list[float]:
-        """From the death of a process to the next delivery of what it held, in seconds; for the tests' own table."""
-        return [float(seconds) for seconds in json.loads(self._ask(_DELAYS))]
+    def deaths(self, *, since: Mapping[str, float] | None = None) -> list[list[float]]:
+        """From each death to the next deliveries of what the process held, in seconds; for the tests' own table.
+
+        Args:
+            since: when pods died, as seconds of the database's epoch, where that was known by other means than by the
+                process's last sign of life.
+        """
+        found: dict[int, list[float]] = {}
+        for row in json.loads(self._ask(_CUT)):
+            died_at = (since or {}).get(row["pod"], row["died_at"])
+            found.setdefault(row["worker"], []).append(max(0.0, row["again_at"] - died_at))
+        return list(found.values())
 
     def holders(self) -> dict[str, list[int]]:
         """The pods that hold messages at this moment, with their workers' ids."""

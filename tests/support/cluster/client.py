@@ -1,10 +1,11 @@
-"""What every kind of cluster offers once it runs: kubectl, helm and a way to a port of a pod."""
+"""What every kind of cluster offers once it runs: kubectl, helm and ways to a port of a pod and to the API server."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
+import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,11 @@ from tests.support.cluster.commands import run
 from tests.support.cluster.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ->")
+_SERVING = re.compile(r"Starting to serve on 127\.0\.0\.1:(\d+)")
 
 
 class Client:
@@ -83,24 +85,45 @@ class Client:
         Raises:
             ClusterError: The target has no running pod, or does not exist.
         """
+        words = ("-n", namespace, "port-forward", target, f":{port}")
+        with self._listening(words, _FORWARDING, f"port {port} of {target} in {namespace}") as number:
+            yield number
+
+    @contextmanager
+    def proxy(self) -> Iterator[int]:
+        """Keep the API server open on 127.0.0.1, with this client's rights, and give the port's number there.
+
+        Raises:
+            ClusterError: kubectl could not.
+        """
+        with self._listening(("proxy", "--port=0"), _SERVING, "the API server") as number:
+            yield number
+
+    @contextmanager
+    def _listening(self, words: Sequence[str], line: re.Pattern[str], what: str) -> Iterator[int]:
+        """Run a kubectl that listens until it is killed, and give the port that it tells in its first line."""
         chosen = [] if self._context is None else [f"--context={self._context}"]
-        argv = [self._program("kubectl"), *chosen, "-n", namespace, "port-forward", target, f":{port}"]
-        with subprocess.Popen(
-            argv,
-            env={**os.environ, **self.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        # A file, not a pipe: a proxy says something of each request that fails, and nobody reads it meanwhile.
+        with (
+            tempfile.TemporaryFile("w+") as errors,
+            subprocess.Popen(
+                [self._program("kubectl"), *chosen, *words],
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            ) as process,
+        ):
             try:
                 # It prints the line once it listens, or ends; the API server bounds the time that takes.
                 first = process.stdout.readline() if process.stdout else ""
-                match = _FORWARDING.match(first)
+                match = line.match(first)
                 if match is None:
                     process.kill()
-                    said = process.stderr.read() if process.stderr else ""
-                    message = f"No way to port {port} of {target} in {namespace}: {said.strip()}"
+                    process.wait()
+                    errors.seek(0)
+                    message = f"No way to {what}: {errors.read().strip()}"
                     raise ClusterError(message)
                 yield int(match[1])
             finally:

@@ -75,6 +75,9 @@ class Cluster(Protocol):
     def port_forward(self, target: str, port: int, *, namespace: str) -> AbstractContextManager[int]:
         """Keep a port of a pod open on 127.0.0.1 and give its number there."""
 
+    def proxy(self) -> AbstractContextManager[int]:
+        """Keep the API server open on 127.0.0.1, with an administrator's rights, and give the port's number there."""
+
     def load_image(self, image: str | Path) -> None:
         """Bring an image to every node: a name, or an archive as `docker save` writes it.
 

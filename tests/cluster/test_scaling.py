@@ -1,0 +1,86 @@
+"""What autoscalers are told through the Service of two operators, of which one knows the numbers."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.cluster.nodes import OPERATOR
+from tests.cluster.shop import eventually
+from tests.cluster.workloads import SLEEPER, container, pod
+from tests.support.installation import RELEASE, SYSTEM
+
+if TYPE_CHECKING:
+    from tests.cluster.ledgered import LedgeredShop
+    from tests.cluster.nodes import Nodes
+    from tests.cluster.operators import Operators
+
+pytestmark = pytest.mark.timeout(300)
+
+_QUEUE = "scaled"
+_TIMES = 20
+#: Asks as KEDA does: a connection for each question, and it goes where it is led. Prints what it was told, and by whom.
+_ASK = """
+import json, sys, urllib.error, urllib.request
+
+told = []
+for _ in range(int(sys.argv[2])):
+    try:
+        with urllib.request.urlopen(sys.argv[1], timeout=5) as answer:
+            told.append({"status": answer.status, "led_on": answer.url != sys.argv[1], **json.load(answer)})
+    except urllib.error.HTTPError as error:
+        told.append({"status": error.code})
+    except OSError:
+        told.append({"status": 0})
+print(json.dumps(told))
+"""
+
+
+def _ask(ledgered: LedgeredShop, name: str = _QUEUE) -> list[dict[str, Any]]:
+    url = f"http://{RELEASE}-operator.{SYSTEM}:8080/scale/{ledgered.namespace}/{name}"
+    words = ("exec", "-i", "asker", "-c", "app", "--", "python", "-", url, str(_TIMES))
+    found: list[dict[str, Any]] = json.loads(ledgered.kubectl(*words, stdin=_ASK, timeout=120.0))
+    return found
+
+
+def _numbers(told: list[dict[str, Any]]) -> set[tuple[int, ...]]:
+    """Give the different answers, as status, depth, messages in flight and both together."""
+    return {(one["status"], *(one[key] for key in ("depth", "inFlight", "total") if key in one)) for one in told}
+
+
+def _wait_told(ledgered: LedgeredShop, depth: int, in_flight: int) -> None:
+    """Wait until everybody who asks is told these numbers."""
+    wanted = {(200, depth, in_flight, depth + in_flight)}
+    eventually(f"all are told {wanted}", lambda: _numbers(_ask(ledgered)) == wanted, within=60.0)
+
+
+def test_every_answer_through_the_service_is_right_or_none(
+    ledgered: LedgeredShop, operators: Operators, nodes: Nodes
+) -> None:
+    ledgered.patient_queues(_QUEUE)
+    ledgered.start(pod("asker", _QUEUE, container(command=SLEEPER)))
+    ledgered.send_to(_QUEUE, 7)
+    _wait_told(ledgered, 7, 0)
+    told = _ask(ledgered)
+    assert _numbers(told) == {(200, 7, 0, 7)}
+    # Either replica is met half of the times: that one of them is not is a one in a million.
+    assert {one["led_on"] for one in told} == {False, True}
+
+    ledgered.send_to(_QUEUE, 5)
+    ledgered.query(
+        "UPDATE pgqrs_messages SET vt = now() + interval '10 minutes', read_ct = 1, dequeued_at = now(), "
+        "consumer_worker_id = (SELECT min(id) FROM pgqrs_workers) WHERE id IN (SELECT id FROM pgqrs_messages LIMIT 3)"
+    )
+    _wait_told(ledgered, 9, 3)
+    assert _numbers(_ask(ledgered)) == {(200, 9, 3, 12)}
+    assert _numbers(_ask(ledgered, "no-such-queue")) == {(404,)}
+
+    # While nobody leads there may be no answer, and never a wrong one.
+    leader = operators.settled()
+    assert nodes.signal(OPERATOR, signal.SIGKILL, pod=operators.uids()[leader])
+    for _ in range(3):
+        assert _numbers(_ask(ledgered)) <= {(200, 9, 3, 12), (503,), (0,)}
+    _wait_told(ledgered, 9, 3)
