@@ -123,6 +123,13 @@ def _ask(cluster: LocalCluster, pod: str, url: str, times: int = 1) -> list[str]
     return cluster.kubectl("exec", pod, "--", "python3", "-c", _ASK, url, str(times)).split()
 
 
+def _answers(cluster: LocalCluster, pod: str, url: str) -> bool:
+    try:
+        return bool(_ask(cluster, pod, url))
+    except ClusterError:
+        return False
+
+
 @pytest.mark.timeout(180)
 def test_pods_of_two_nodes_reach_each_other(cluster: LocalCluster, webs: dict[str, str]) -> None:
     nodes = cluster.kubectl("get", "pods", "-l=app=web", "-o=jsonpath={.items[*].spec.nodeName}").split()
@@ -137,9 +144,12 @@ def test_pods_of_two_nodes_reach_each_other(cluster: LocalCluster, webs: dict[st
 def test_a_service_is_reached_by_name_also_where_the_pod_itself_answers(
     host: str, cluster: LocalCluster, webs: dict[str, str]
 ) -> None:
+    url = f"http://{host}/hostname"
     for pod in webs:
+        # Pods that have just become Ready are known to the proxies of both nodes a moment later.
+        wait_for(partial(_answers, cluster, pod, url), what=f"{host} to answer {pod}", timeout=30)
         # Either answers half of the times: that one of them stays silent 20 times is a one in a million.
-        assert set(_ask(cluster, pod, f"http://{host}/hostname", 20)) == set(webs)
+        assert set(_ask(cluster, pod, url, 20)) == set(webs)
 
 
 @pytest.mark.timeout(180)
