@@ -24,7 +24,7 @@ _DELETED = "DELETED"
 _INACTIVITY_SECONDS = 70.0
 #: Objects of one page of a list, tasks that hand events on at a time, and how long each waits for the next event of its
 #: object, in seconds.
-_CHUNK = 500
+_CHUNK = 50
 _WORKERS = 64
 _IDLE_SECONDS = 0.05
 

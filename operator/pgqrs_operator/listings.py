@@ -26,7 +26,7 @@ _INTERVAL_SECONDS = 10.0
 _RETRY_SECONDS = 2.0
 #: Listing resources may take this part of the time, but they are listed this often at least, in seconds.
 _SHARE = 0.01
-_MOST_SECONDS = 120.0
+_MOST_SECONDS = 300.0
 
 
 class Listings:

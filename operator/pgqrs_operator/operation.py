@@ -58,7 +58,7 @@ async def operate(settings: Settings) -> int:
         # Who stands by knows all that the leader knows, and can act at once when that one ends.
         looking = [
             asyncio.create_task(canary.run(), name="canary"),
-            asyncio.create_task(_watch(store, settings, stop), name="watches"),
+            asyncio.create_task(_watch(store, settings, stop, listings.complete), name="watches"),
             asyncio.create_task(listings.run(), name="listings"),
         ]
         try:
@@ -126,8 +126,10 @@ async def _control(controller: Controller, listings: Listings) -> None:
     await controller.run()
 
 
-async def _watch(store: Store, settings: Settings, stop: asyncio.Event) -> None:
+async def _watch(store: Store, settings: Settings, stop: asyncio.Event, listed: asyncio.Event) -> None:
     """Run kopf for ever, but heed the signals ourselves."""
+    # It begins with lists of its own; two of everything at a time would be the most memory that is ever needed.
+    await listed.wait()
     ready = asyncio.Event()
     watching = asyncio.create_task(
         kopf.operator(

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 _PARALLEL = 16
 #: So many are begun together, and none after so many seconds: meanwhile nothing is done for the messages of the dead.
 _SLICE = 100
-_WRITING_SECONDS = 1.5
+_WRITING_SECONDS = 3.0
 _PLURALS = {"PgqrsQueue": QUEUES, "PgqrsWorker": WORKERS}
 _COMPONENT = "pgqrs-operator"
 
