@@ -6,7 +6,6 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import pytest
 
 import pgqrs
@@ -15,6 +14,8 @@ from pgqrs.models import MAX_COUNT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import asyncpg
 
 
 @pytest.fixture
@@ -34,13 +35,6 @@ async def consumer(admin: pgqrs.Admin, producer: pgqrs.Producer) -> AsyncIterato
 @pytest.fixture
 async def table(admin: pgqrs.Admin) -> pgqrs.Messages:
     return await admin.get_messages()
-
-
-@pytest.fixture
-async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    opened = await asyncpg.connect(dsn)
-    yield opened
-    await opened.close()
 
 
 async def _kill(producer: pgqrs.Producer, consumer: pgqrs.Consumer, reasons: list[str]) -> list[int]:

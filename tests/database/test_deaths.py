@@ -6,7 +6,6 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-import asyncpg
 import pytest
 
 import pgqrs
@@ -15,6 +14,8 @@ from pgqrs.models import PodIdentity, WorkerInfo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import asyncpg
 
 QUEUE = "emails"
 POLICY = pgqrs.QueuePolicy(death_limit=3, read_limit=100)
@@ -27,13 +28,6 @@ async def producer(admin: pgqrs.Admin) -> AsyncIterator[pgqrs.Producer]:
     await admin.create_queue(QUEUE, POLICY)
     async with pgqrs.Producer(admin, QUEUE) as opened:
         yield opened
-
-
-@pytest.fixture
-async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    opened = await asyncpg.connect(dsn)
-    yield opened
-    await opened.close()
 
 
 async def _taken(admin: pgqrs.Admin, count: int) -> tuple[pgqrs.Consumer, list[int]]:

@@ -29,13 +29,6 @@ async def producer(admin: pgqrs.Admin) -> AsyncIterator[pgqrs.Producer]:
 
 
 @pytest.fixture
-async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    opened = await asyncpg.connect(dsn)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
 async def observer(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     opened = await asyncpg.connect(dsn)
     yield opened

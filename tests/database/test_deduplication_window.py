@@ -6,7 +6,6 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import pytest
 
 import pgqrs
@@ -14,6 +13,8 @@ from pgqrs import messages, queues, reaping, statements
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    import asyncpg
 
 QUEUE = "emails"
 HOUR = timedelta(hours=1)
@@ -31,13 +32,6 @@ async def producer(admin: pgqrs.Admin) -> AsyncIterator[pgqrs.Producer]:
 async def consumer(admin: pgqrs.Admin, producer: pgqrs.Producer) -> AsyncIterator[pgqrs.Consumer]:
     async with pgqrs.Consumer(admin, producer.queue) as opened:
         yield opened
-
-
-@pytest.fixture
-async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    opened = await asyncpg.connect(dsn)
-    yield opened
-    await opened.close()
 
 
 async def _finish(consumer: pgqrs.Consumer, *, count: int = 1) -> list[int]:

@@ -32,13 +32,6 @@ async def consumer(admin: pgqrs.Admin, producer: pgqrs.Producer) -> AsyncIterato
         yield opened
 
 
-@pytest.fixture
-async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    opened = await asyncpg.connect(dsn)
-    yield opened
-    await opened.close()
-
-
 async def test_messages_come_back_in_order_and_only_once(producer: pgqrs.Producer, consumer: pgqrs.Consumer) -> None:
     sent = await producer.enqueue_batch(list(range(100)))
     received = await consumer.dequeue(60) + await consumer.dequeue(60)

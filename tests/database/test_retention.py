@@ -6,7 +6,6 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import asyncpg
 import pytest
 
 import pgqrs
@@ -15,14 +14,9 @@ from pgqrs import WorkerStatus, lifecycle, messages, queues, reaping
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    import asyncpg
+
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-
-
-@pytest.fixture
-async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    opened = await asyncpg.connect(dsn)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture
