@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 #: So many policies are shared by queues that have the same: thousands of them are read every few seconds.
 _SHARED = 1000
-#: The columns of a policy, with what its fields are called; at last those of the back-off.
-_POLICY = {
-    "paused": "paused",
-    "lease_duration": "lease_duration",
-    "read_limit": "read_limit",
-    "death_limit": "death_limit",
-    "heartbeat_timeout": "heartbeat_timeout",
-    "dedup_window": "deduplication_window",
-    "backoff_first": "",
-    "backoff_factor": "",
-    "backoff_most": "",
-    "backoff_jitter": "",
-}
+#: The columns of a policy, in the order in which `_policy` takes them.
+_POLICY = (
+    "paused",
+    "lease_duration",
+    "read_limit",
+    "death_limit",
+    "heartbeat_timeout",
+    "dedup_window",
+    "backoff_first",
+    "backoff_factor",
+    "backoff_most",
+    "backoff_jitter",
+)
 
 
 def _moment(value: datetime | None) -> Timestamp | None:
@@ -94,9 +94,16 @@ def queue(row: Record) -> QueueInfo:
 
 @lru_cache(maxsize=_SHARED)
 def _policy(values: tuple[Any, ...]) -> QueuePolicy:
-    *own, first, factor, most, jitter = values
-    backoff = Backoff(first=first, factor=factor, most=most, jitter=jitter)
-    return QueuePolicy(**dict(zip(_POLICY.values(), own, strict=False)), backoff=backoff)
+    paused, lease_duration, read_limit, death_limit, heartbeat_timeout, window, first, factor, most, jitter = values
+    return QueuePolicy(
+        paused=paused,
+        lease_duration=lease_duration,
+        read_limit=read_limit,
+        death_limit=death_limit,
+        heartbeat_timeout=heartbeat_timeout,
+        deduplication_window=window,
+        backoff=Backoff(first=first, factor=factor, most=most, jitter=jitter),
+    )
 
 
 @lru_cache(maxsize=_SHARED)

@@ -120,10 +120,6 @@ class Kubernetes:
         whose = ("namespaces", namespace) if namespace else ()
         return self._pages(path("api", "v1", *whose, "pods"), {"labelSelector": QUEUE_LABEL})
 
-    async def list_labelled_pods(self, namespace: str | None) -> Listing:
-        """List the pods that carry our label."""
-        return await _together(self.labelled_pod_pages(namespace))
-
     async def list_pod_uids(self, namespace: str) -> set[str]:
         """List the uids of all pods of a namespace, labelled or not."""
         found = await _together(self._pages(_core(namespace, "pods"), accept=_METADATA_ONLY))

@@ -225,7 +225,7 @@ class Measurements:
         await self.memory()
 
     async def _list_pods(self) -> list[dict[str, Any]]:
-        return (await self._scene.kubernetes.list_labelled_pods(NAMESPACE)).items
+        return [pod async for page in self._scene.kubernetes.labelled_pod_pages(NAMESPACE) for pod in page.items]
 
     async def _all_run(self) -> bool:
         running = [pod for pod in await self._list_pods() if pod.get("status", {}).get("phase") == "Running"]

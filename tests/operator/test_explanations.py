@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pgqrs import lifecycle, pods
+from pgqrs.models import PodIdentity
 from pgqrs_operator.pods import is_own_end
 from pgqrs_operator.pods import read as read_pod
-from tests.operator.world import POD, World, leased, queue
+from tests.operator.world import World, leased, queue
 
 if TYPE_CHECKING:
     import pgqrs
@@ -27,14 +29,19 @@ def _oom(began: datetime, ended: datetime) -> dict[str, Any]:
     return {"terminated": end}
 
 
+def _pod(cluster: Cluster, dsn: str) -> PodIdentity:
+    """Declare a queue whose messages no process may die under, and give a pod of it."""
+    cluster.server.put_secret(dsn)
+    cluster.server.put("PgqrsQueue", "emails", spec={"maxDeaths": 1})
+    uid = cluster.server.put_pod("web-1")["metadata"]["uid"]
+    return PodIdentity(uid=uid, name="web-1", namespace="shop")
+
+
 async def test_what_the_node_says_of_the_end_is_added_to_what_the_sidecar_knew(
     cluster: Cluster, dsn: str, admin: pgqrs.Admin
 ) -> None:
     server, world = cluster.server, World(admin.database, queues=(queue(),))
-    server.put_secret(dsn)
-    server.put("PgqrsQueue", "emails", spec={"maxDeaths": 1})
-    uid = server.put_pod("web-1")["metadata"]["uid"]
-    pod = type(POD)(uid=uid, name="web-1", namespace="shop", container="app")
+    pod = replace(_pod(cluster, dsn), container="app")
     async with cluster.operator():
         await cluster.eventually(lambda: server.reason("PgqrsWorker", "web-1") == "WaitingForWorker")
         row = await lifecycle.register(admin.database, "emails", hostname="web-1.shop", pod=pod)
@@ -60,10 +67,7 @@ async def test_a_process_without_a_session_that_ended_with_its_container_died_to
     cluster: Cluster, dsn: str, admin: pgqrs.Admin
 ) -> None:
     server, world = cluster.server, World(admin.database, queues=(queue(),))
-    server.put_secret(dsn)
-    server.put("PgqrsQueue", "emails", spec={"maxDeaths": 1})
-    uid = server.put_pod("web-1")["metadata"]["uid"]
-    pod = type(POD)(uid=uid, name="web-1", namespace="shop")
+    pod = _pod(cluster, dsn)
     async with cluster.operator():
         await cluster.eventually(lambda: server.reason("PgqrsWorker", "web-1") == "WaitingForWorker")
         row = await lifecycle.register(world.db, "emails", hostname="web-1.shop", port=101)
