@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 import pgqrs
+from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import PostgresServer
 
 if TYPE_CHECKING:
@@ -67,6 +68,15 @@ async def admin(dsn: str) -> AsyncIterator[pgqrs.Admin]:
     """The fresh database, opened."""
     async with pgqrs.Admin(dsn) as opened:
         yield opened
+
+
+@pytest.fixture
+def bouncer(postgres: PostgresServer) -> Iterator[PgBouncer]:
+    """A PgBouncer in front of the server."""
+    made = PgBouncer(postgres)
+    made.start()
+    yield made
+    made.stop()
 
 
 async def _drop(postgres: PostgresServer, name: str) -> None:

@@ -20,13 +20,14 @@ import pgqrs
 from pgqrs import connecting, statements, watch
 from pgqrs.database import Database
 from pgqrs_operator import certificates
-from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import PASSWORD, PostgresServer
 from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
+
+    from tests.support.pgbouncer import PgBouncer
 
 #: A dead connection is noticed within this (issue 4).
 NOTICED_SECONDS = 10
@@ -641,14 +642,6 @@ async def test_a_private_authority_is_trusted_when_the_dsn_names_it(
     async with Database(address(tmp_path / "missing.crt")) as db:
         with pytest.raises(pgqrs.ConfigurationError, match=r"missing\.crt, which is not there"):
             await count(db)
-
-
-@pytest.fixture
-def bouncer(postgres: PostgresServer) -> Iterator[PgBouncer]:
-    made = PgBouncer(postgres)
-    made.start()
-    yield made
-    made.stop()
 
 
 async def test_pgbouncer_in_transaction_mode_may_stand_between(dsn: str, bouncer: PgBouncer) -> None:

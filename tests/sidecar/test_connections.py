@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import asyncpg
-import pytest
 
 from pgqrs_operator import certificates
 from tests.sidecar.conftest import Observer
 from tests.sidecar.processes import HOSTNAME, TOKEN, Pod, eventually
 from tests.sidecar.trouble import attended, ends, stopped
-from tests.support.pgbouncer import PgBouncer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
+    from tests.support.pgbouncer import PgBouncer
     from tests.support.postgres import PostgresServer
 
 #: How the kernel writes the state of a connection that is open.
@@ -138,14 +137,6 @@ async def _lives_without_a_connection(pod: Pod, database: Observer, port: int) -
     await ends(sidecar)
     assert await database.rows() == []
     assert sidecar.count(message="database trouble begins") == 0
-
-
-@pytest.fixture
-def bouncer(postgres: PostgresServer) -> Iterator[PgBouncer]:
-    made = PgBouncer(postgres)
-    made.start()
-    yield made
-    made.stop()
 
 
 async def test_short_lived_connections_through_pgbouncer(dsn: str, database: Observer, bouncer: PgBouncer) -> None:

@@ -8,18 +8,14 @@ import signal
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import pytest
-
 import pgqrs
 from tests.sidecar.conftest import Observer
 from tests.sidecar.processes import HOSTNAME, QUEUE, TOKEN, Pod, eventually
 from tests.sidecar.trouble import HEALS_SECONDS, attended, beaten, ends, failing, number, probes, stopped
-from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import PostgresServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from tests.support.pgbouncer import PgBouncer
     from tests.support.proxy import Proxy
 
 
@@ -195,14 +191,6 @@ async def test_sigterm_in_the_middle_of_a_slow_registration_leaves_no_row(
 
 
 # Behind PgBouncer
-
-
-@pytest.fixture
-def bouncer(postgres: PostgresServer) -> Iterator[PgBouncer]:
-    made = PgBouncer(postgres)
-    made.start()
-    yield made
-    made.stop()
 
 
 async def test_a_whole_life_behind_pgbouncer_in_transaction_mode(
