@@ -43,7 +43,7 @@ INSERT INTO {schema}._sqlx_migrations (version, description, success, checksum, 
 SELECT version, success, checksum FROM {schema}._sqlx_migrations ORDER BY version
 
 -- name: missing
--- The columns and indexes that our statements rely on, and that somebody dropped by hand. $1 is the schema's name.
+-- What our statements and promises rely on, and somebody dropped by hand. $1 is the schema's name.
 -- A migration that adds one adds it here; a test compares this list with the tables.
 SELECT needed.kind || ' ' || needed.name AS name
 FROM (
@@ -69,14 +69,24 @@ FROM (
         'idx_pgqrs_messages_archived_at', 'pgqrs_messages_dead', 'pgqrs_messages_dead_since', 'pgqrs_messages_live_key',
         'pgqrs_messages_archived_key', 'pgqrs_messages_suspect'
     ])
+    UNION ALL
+    SELECT 'function', 'pgqrs_check_key'
+    UNION ALL
+    SELECT 'trigger', unnest(ARRAY['pgqrs_keep_messages_of_runs', 'pgqrs_find_message_of_run'])
 ) needed
-WHERE needed.name NOT IN (
-    SELECT r.relname || '.' || a.attname
+WHERE (needed.kind, needed.name) NOT IN (
+    SELECT 'column', r.relname || '.' || a.attname
     FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid JOIN pg_namespace n ON n.oid = r.relnamespace
     WHERE n.nspname = $1 AND a.attnum > 0 AND NOT a.attisdropped
     UNION ALL
-    SELECT r.relname
+    SELECT 'index', r.relname
     FROM pg_index i JOIN pg_class r ON r.oid = i.indexrelid JOIN pg_namespace n ON n.oid = r.relnamespace
     WHERE n.nspname = $1 AND i.indisvalid
+    UNION ALL
+    SELECT 'function', f.proname FROM pg_proc f JOIN pg_namespace n ON n.oid = f.pronamespace WHERE n.nspname = $1
+    UNION ALL
+    SELECT 'trigger', t.tgname
+    FROM pg_trigger t JOIN pg_class r ON r.oid = t.tgrelid JOIN pg_namespace n ON n.oid = r.relnamespace
+    WHERE n.nspname = $1
 )
 ORDER BY 1

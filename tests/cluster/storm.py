@@ -29,7 +29,7 @@ class Storm:
 
         Args:
             api: the way to the API server.
-            paths: of the objects; more can be added at any time.
+            paths: of the objects; others can take their place at any time.
         """
         self._api = api
         self.paths = list(paths)

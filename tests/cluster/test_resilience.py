@@ -189,8 +189,11 @@ def test_other_writers_of_the_same_objects_hold_up_nothing_and_lose_nothing(shop
                 declared.wait_rows(within=30.0)
             # What comes and what goes in the middle of it.
             declared.queue("late", maxReads=9)
-            storm.paths.append(api.path(QUEUES, "late"))
+            paths.append(api.path(QUEUES, "late"))
+            storm.paths = paths
             declared.wait_rows(within=30.0)
+            # All of them at one object, whose finalizers are others with nearly every look at it.
+            storm.paths = [doomed]
             declared.drop_queue(names[-1])
             eventually("it is let go", lambda: _finalizers(api, doomed) == sorted(_FOREIGN), within=30.0)
         print(f"answers to the others' writes: {dict(storm.answers)}")
@@ -198,7 +201,7 @@ def test_other_writers_of_the_same_objects_hold_up_nothing_and_lose_nothing(shop
         assert storm.answers[CONFLICT] > 0
         api.insist("PATCH", doomed, {"metadata": {"finalizers": []}})
         declared.wait_converged(within=30.0)
-        for path in set(storm.paths) - {doomed}:
+        for path in set(paths) - {doomed}:
             body = api.insist("GET", path)
             assert sorted(body["metadata"]["finalizers"]) == sorted([*_FOREIGN, _OURS])
             assert body["metadata"]["labels"] == {LABEL: storm.labels[path]}

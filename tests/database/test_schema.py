@@ -290,13 +290,36 @@ async def test_what_was_removed_by_hand_is_named(dsn: str, admin: pgqrs.Admin) -
         await admin.verify()
 
 
-async def test_verify_knows_every_column_and_index_of_the_tables(dsn: str, admin: pgqrs.Admin) -> None:
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("DROP FUNCTION pgqrs_check_key", "lacks function pgqrs_check_key;"),
+        (
+            "DROP TRIGGER pgqrs_keep_messages_of_runs ON pgqrs_messages",
+            "lacks trigger pgqrs_keep_messages_of_runs;",
+        ),
+        ("DROP FUNCTION pgqrs_find_message_of_run CASCADE", "lacks trigger pgqrs_find_message_of_run;"),
+    ],
+)
+async def test_what_checks_rows_is_missed_too(
+    connection: asyncpg.Connection, admin: pgqrs.Admin, change: str, said: str
+) -> None:
+    await admin.verify()
+    await connection.execute(change)
+    with pytest.raises(pgqrs.SchemaError, match=said):
+        await admin.verify()
+
+
+async def test_verify_knows_every_part_of_the_tables(dsn: str, admin: pgqrs.Admin) -> None:
     """A migration that adds one and forgets to add it to `schema.missing` is found here."""
     other = await asyncpg.connect(dsn)
     parts = await other.fetch(
         "SELECT 'column ' || attrelid::regclass || '.' || attname AS name FROM pg_attribute "
         "WHERE attrelid = ANY($1::regclass[]) AND attnum > 0 AND NOT attisdropped "
-        "UNION ALL SELECT 'index ' || indexrelid::regclass FROM pg_index WHERE indrelid = ANY($1::regclass[])",
+        "UNION ALL SELECT 'index ' || indexrelid::regclass FROM pg_index WHERE indrelid = ANY($1::regclass[]) "
+        "UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE NOT tgisinternal "
+        "UNION ALL SELECT 'function ' || proname FROM pg_proc "
+        "WHERE pronamespace = 'public'::regnamespace AND prorettype <> 'trigger'::regtype",
         ["pgqrs_queues", "pgqrs_workers", "pgqrs_messages"],
     )
     await other.close()
