@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from pgqrs.database import Database
+    from pgqrs.database import Database, Record
     from pgqrs.models import QueueInfo, QueuePolicy, WorkerId, WorkerInfo
 
 
@@ -34,7 +34,7 @@ class FleetQueue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetWorker:
-    """The row of a worker that is not stopped, with what it holds."""
+    """The row of a worker that is not stopped, with what it holds. Its heartbeat is told only where it is silent."""
 
     info: WorkerInfo
     queue_name: str | None
@@ -54,6 +54,8 @@ class Fleet:
 
     queues: Mapping[str, FleetQueue]
     workers: tuple[FleetWorker, ...]
+    #: What this was read from.
+    records: Sequence[Sequence[Record]] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,7 @@ async def observe(
     emptying: Collection[str] = (),
     workers: Collection[str] = (),
     pods: Collection[str] = (),
+    before: Fleet | None = None,
 ) -> Fleet:
     """Read queues and everything alive in and around them.
 
@@ -112,11 +115,15 @@ async def observe(
         emptying: those of them whose live messages are counted.
         workers: names of further workers, `HOST:PORT`.
         pods: uids of pods whose workers are read, whatever queue they serve.
+        before: what was found the last time; where all is the same, this very value is given.
     """
     async with db.transaction() as transaction:
         found = await transaction.fetch("fleet.queues", list(queues), list(emptying))
         alive = await transaction.fetch("fleet.workers", list(queues), list(workers), list(pods))
+    if before is not None and before.records == (found, alive):
+        return before
     return Fleet(
+        records=(found, alive),
         queues={row["queue_name"]: FleetQueue(info=rows.queue(row), live=row["live"]) for row in found},
         workers=tuple(
             FleetWorker(

@@ -64,6 +64,14 @@ async def dsn(postgres: PostgresServer) -> AsyncIterator[str]:
 
 
 @pytest.fixture
+async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """Look at the tables, and change them, past the library."""
+    opened = await asyncpg.connect(dsn)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
 async def admin(dsn: str) -> AsyncIterator[pgqrs.Admin]:
     """The fresh database, opened."""
     async with pgqrs.Admin(dsn) as opened:

@@ -9,7 +9,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgqrs_operator import verdicts
-from pgqrs_operator.database_loop import Assignment, DatabaseLoop
+from pgqrs_operator.assignment import Assignment
+from pgqrs_operator.database_loop import DatabaseLoop
 from pgqrs_operator.deletion_cost import DeletionCosts
 from pgqrs_operator.facts import Key
 from pgqrs_operator.farewell import tell_or_let_go

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pgqrs import errors, fleet
 from pgqrs_operator import declarations, verdicts
 from pgqrs_operator.actions import Outcome, carry_out
+from pgqrs_operator.assignment import Assignment
 from pgqrs_operator.counting import Counts
 from pgqrs_operator.deaths import deaths
 from pgqrs_operator.drafting import DEFECT
@@ -25,6 +26,7 @@ from pgqrs_operator.findings import Findings
 from pgqrs_operator.pace import Pace
 from pgqrs_operator.plan import plan
 from pgqrs_operator.reaper import Reaper
+from pgqrs_operator.state import State
 from pgqrs_operator.surroundings import Surroundings
 from pgqrs_operator.tables import Tables
 
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from pgqrs_operator.facts import Desired, Plan
     from pgqrs_operator.fencing import MayWrite
     from pgqrs_operator.metrics import Metrics
-    from pgqrs_operator.pods import Pod
     from pgqrs_operator.reports import Reporter
     from pgqrs_operator.settings import Settings
     from pgqrs_operator.store import Queue, Store, Worker
@@ -52,17 +53,6 @@ _STATEMENT_SECONDS = 8.0
 _MOST_PASSES = 5
 #: After an outage workers get so long to show that they live, in seconds: three intervals of their heartbeats.
 _GRACE_SECONDS = 15.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assignment:
-    """The resources and pods of one database, as they were last seen."""
-
-    queues: tuple[Queue, ...]
-    workers: tuple[Worker, ...]
-    pods: tuple[Pod, ...]
-    #: Uids of queues whose Secret does not name this database any more.
-    orphans: frozenset[str] = frozenset()
 
 
 class DatabaseLoop:
@@ -106,6 +96,8 @@ class DatabaseLoop:
         self._failed_at = asyncio.get_running_loop().time()
         #: Rounds that failed since the last complete one.
         self._failures = 0
+        #: What the last round found, if nothing is left to do about it.
+        self._steady: State | None = None
 
     @classmethod
     def open(cls, dsn: str, schema_name: str, *, may_write: MayWrite = always, **parts: Any) -> DatabaseLoop:
@@ -123,7 +115,7 @@ class DatabaseLoop:
     def assign(self, assignment: Assignment) -> None:
         """Take what is declared now; a difference wakes the loop."""
         if assignment != self._assignment:
-            self._died |= not _living(self._assignment) <= _living(assignment)
+            self._died |= not self._assignment.living <= assignment.living
             self._assignment = assignment
             self._wake.set()
 
@@ -207,6 +199,12 @@ class DatabaseLoop:
         if await self._tables.prepare(self._assignment.queues):
             # While tables are altered nobody can send a heartbeat.
             self._failed_at = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        steady, self._steady = self._steady, None
+        if steady is not None and steady.assignment is self._assignment:
+            found = await self._observe(steady.desired, before=steady.found)
+            if found is steady.found:
+                return await self._conclude(steady, now, told=True)
         all_held = await self._hold_all()
         self._died = False
         assignment = self._assignment
@@ -215,7 +213,6 @@ class DatabaseLoop:
         workers = [worker for worker in assignment.workers if worker.held or worker.frozen]
         names = {queue.key: queue.queue_name for queue in assignment.queues}
         desired = declarations.desired(queues, workers, assignment.pods, self._settings, queue_names=names)
-        now = asyncio.get_running_loop().time()
         outcome = Outcome()
         for left in reversed(range(_MOST_PASSES)):
             found = await self._observe(desired)
@@ -237,27 +234,56 @@ class DatabaseLoop:
                 workers={worker.key: worker for worker in workers},
             )
         await self._explanations.give(assignment.pods)
-        planned = self._with_problems(planned, outcome)
-        if self._costs is not None:
-            self._costs.note(found.workers)
-        there = [queue.queue_name for queue in queues if queue.queue_name in found.queues]
-        self._reaper.serve(planned.served)
-        counted = await self._count(queues, there, planned)
-        all_told = await self._findings.report(
-            queues, workers, assignment.pods, found=found, planned=planned, counted=counted, hurry=self._hurries
+        state = State(
+            assignment=assignment,
+            queues=tuple(queues),
+            workers=tuple(workers),
+            desired=desired,
+            found=found,
+            planned=self._with_problems(planned, outcome),
+            steady=all_held and silence_counts and not ends.asked,
         )
-        took = asyncio.get_running_loop().time() - now
-        pause = self._pace.after(now, took, planned.queues, planned.workers)
-        return pause if all_held and all_told else 0.0
+        pause = await self._conclude(state, now)
+        return pause if all_held else 0.0
 
-    async def _count(self, queues: list[Queue], there: list[str], planned: Plan) -> bool:
+    async def _conclude(self, state: State, began: float, *, told: bool = False) -> float:
+        """Say what was found, and give the time to the next round, in seconds.
+
+        Args:
+            state: what was found.
+            began: when the round began, by the event loop's clock.
+            told: all was said before, but for numbers.
+        """
+        if self._costs is not None:
+            self._costs.note(state.found.workers)
+        self._reaper.serve(state.planned.served)
+        counted = await self._count(state)
+        if counted or not told:
+            told = await self._findings.report(
+                state.queues,
+                state.workers,
+                state.assignment.pods,
+                found=state.found,
+                planned=state.planned,
+                counted=counted,
+                hurry=self._hurries,
+            )
+        if not told:
+            return 0.0
+        if state.lasts():
+            self._steady = state
+        took = asyncio.get_running_loop().time() - began
+        return self._pace.after(began, took, state.planned.queues, state.planned.workers)
+
+    async def _count(self, state: State) -> bool:
         """Count what is due and show it; tell whether all messages were counted just now."""
         backlogs = self._metrics.backlogs
         counted = await self._counts.refresh(
-            there, urgent=[queue.queue_name for queue in queues if backlogs.is_urgent(queue.key)]
+            [queue.queue_name for queue in state.queues if queue.queue_name in state.found.queues],
+            urgent=[queue.queue_name for queue in state.queues if backlogs.is_urgent(queue.key)],
         )
-        for queue in queues:
-            verdict = planned.queues.get(queue.key)
+        for queue in state.queues:
+            verdict = state.planned.queues.get(queue.key)
             # The row of a queue in conflict, and what is in it, is somebody else's.
             own = verdict is not None and verdict.reason != "Conflict"
             backlogs.put(queue.key, self._counts.backlog(queue.queue_name) if own else None)
@@ -297,15 +323,12 @@ class DatabaseLoop:
         """Whether the messages of the dead wait for the next look at the rows."""
         return self._died
 
-    async def _observe(self, desired: Desired) -> Fleet:
+    async def _observe(self, desired: Desired, before: Fleet | None = None) -> Fleet:
         return await fleet.observe(
             self._database,
             queues=[queue.name for queue in desired.queues],
             emptying=[queue.name for queue in desired.queues if queue.deleting and queue.delete_data],
             workers=[worker.row_name for worker in desired.workers if worker.row_name],
             pods=[worker.pod_uid for worker in desired.workers if worker.pod_uid],
+            before=before,
         )
-
-
-def _living(assignment: Assignment) -> set[str]:
-    return {pod.uid for pod in assignment.pods if pod.ended is None}

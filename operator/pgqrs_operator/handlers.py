@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 _DELETED = "DELETED"
 #: A watch that shows nothing for this long, in seconds, is opened anew; bookmarks come every minute.
 _INACTIVITY_SECONDS = 70.0
-#: Objects of one page of a list, tasks that hand events on at a time, and how long each waits for the next event of its
-#: object, in seconds.
+#: Objects of one page of a list, and how long a task that hands on the events of one object waits for the next of them,
+#: in seconds.
 _CHUNK = 50
-_WORKERS = 64
 _IDLE_SECONDS = 0.05
 
 
@@ -71,9 +70,9 @@ def settings() -> kopf.OperatorSettings:
     chosen.posting.enabled = False
     chosen.scanning.disabled = True
     chosen.watching.inactivity_timeout = _INACTIVITY_SECONDS
-    # kopf's own would keep ten thousand objects in memory at its start, each with a task, for five seconds.
+    # kopf's own would keep ten thousand objects in memory at its start, each with a task, for five seconds. A limit of
+    # tasks would keep them as well: it goes on listing while they wait for one.
     chosen.watching.chunk_size = _CHUNK
-    chosen.queueing.worker_limit = _WORKERS
     chosen.queueing.idle_timeout = _IDLE_SECONDS
     chosen.persistence.diffbase_storage = NoDifferences()
     chosen.persistence.progress_storage = NoProgress()

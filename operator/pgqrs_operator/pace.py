@@ -22,7 +22,7 @@ _MOST_IDLE_SECONDS = 25.0
 #: What goes on for longer without a change takes its time, in seconds.
 _PATIENCE_SECONDS = 30.0
 #: Nobody can say when a process that never registered will.
-_ENDLESS = "WaitingForWorker"
+ENDLESS = "WaitingForWorker"
 
 
 class Pace:
@@ -44,7 +44,7 @@ class Pace:
             (key, verdict.reason)
             for verdicts in told
             for key, verdict in verdicts.items()
-            if verdict.kind == "waiting" and verdict.reason != _ENDLESS
+            if verdict.kind == "waiting" and verdict.reason != ENDLESS
         }
         if waiting - self._waiting:
             self._since = now

@@ -102,13 +102,17 @@ class Reporter:
             details: other fields of the status; None leaves them as they are.
         """
         old = resource.status
+        told = old.get("conditions") or ()
         new = {
             **(old if details is None else details),
-            "conditions": verdicts.conditions(
-                verdict, generation=resource.generation, previous=old.get("conditions") or (), now=datetime.now(UTC)
-            ),
+            "conditions": told,
             "observedGeneration": resource.generation,
         }
+        if verdicts.says(old, verdict, resource.generation) and new == old:
+            return None
+        new["conditions"] = verdicts.conditions(
+            verdict, generation=resource.generation, previous=told, now=datetime.now(UTC)
+        )
         patch = verdicts.merge_patch(old, new)
         return self._tell(resource, verdict, patch) if patch else None
 

@@ -31,6 +31,8 @@ class Ends(NamedTuple):
     pods: Mapping[str, str]
     #: App containers of pods that go on.
     containers: Mapping[str, Restart]
+    #: Whether the API server was asked about any: it may say something else the next time.
+    asked: bool = False
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -95,7 +97,8 @@ class Surroundings:
             if pod is not None and pod.ended is None and pod.restart is not None and is_over(row, pod.restart):
                 suspected[pod.uid] = pod
         over = await self._endings.confirmed(missing, ended)
-        return complete, Ends(over, await self._endings.restarts(suspected.values()))
+        restarts = await self._endings.restarts(suspected.values())
+        return complete, Ends(over, restarts, asked=bool(missing or ended or suspected))
 
     def _is_ours(self, row: FleetWorker) -> bool:
         """Whether a row's pod is one of this cluster. Without a name, another cluster's rows look like ours."""

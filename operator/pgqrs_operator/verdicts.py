@@ -99,6 +99,18 @@ def condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     return {}
 
 
+def says(status: Mapping[str, Any], verdict: Verdict, generation: int) -> bool:
+    """Tell whether conditions that were written by `conditions` say this verdict of this generation."""
+    ready, stalled_too = condition(status, "Ready"), condition(status, "Stalled")
+    return (
+        ready.get("reason") == verdict.reason
+        and ready.get("observedGeneration") == generation
+        and ready.get("status") == ("True" if verdict.kind == "ready" else "False")
+        and stalled_too.get("status") == ("True" if verdict.kind == "stalled" else "False")
+        and ready.get("message") == _shortened(verdict.message)
+    )
+
+
 def settled(status: Mapping[str, Any], generation: int) -> bool:
     """Tell whether all was as declared when this generation was looked at last; what differs is somebody's doing."""
     ready = condition(status, "Ready")

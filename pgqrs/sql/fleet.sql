@@ -10,11 +10,13 @@ FROM {schema}.pgqrs_queues q
 WHERE q.queue_name = ANY($1::text[])
 
 -- name: workers
--- Everything alive of these queues, under these names, or of these pods; who is how late by the server's own clock.
-SELECT {worker_columns}, {leased}, w.owner, w.adopted, q.queue_name,
-       w.heartbeat_at < now() - coalesce(q.heartbeat_timeout, interval '60 seconds') AS silent,
-       w.heartbeat_at < now() - coalesce(q.heartbeat_timeout, interval '60 seconds') / 2 AS stale
-FROM {schema}.pgqrs_workers w LEFT JOIN {schema}.pgqrs_queues q ON q.id = w.queue_id
+-- Everything alive of these queues, under these names, or of these pods; who is how late by the server's own clock. When a heartbeat
+-- came is said of the silent alone: of all others it changes all the time, and what is the same as before needs no second thought.
+SELECT {lasting_worker_columns}, {leased}, w.owner, w.adopted, q.queue_name, late.silent, late.stale,
+       CASE WHEN late.silent THEN w.heartbeat_at END AS heartbeat_at
+FROM {schema}.pgqrs_workers w LEFT JOIN {schema}.pgqrs_queues q ON q.id = w.queue_id,
+    LATERAL (SELECT coalesce(q.heartbeat_timeout, interval '60 seconds') AS allowed) timeout,
+    LATERAL (SELECT w.heartbeat_at < now() - allowed AS silent, w.heartbeat_at < now() - allowed / 2 AS stale) late
 WHERE w.status <> 'stopped'
   AND (w.queue_id IN (SELECT d.id FROM {schema}.pgqrs_queues d WHERE d.queue_name = ANY($1::text[]))
        OR w.name = ANY($2::text[]) OR w.pod_uid = ANY($3::text[]))

@@ -1,6 +1,10 @@
 -- name: worker_columns
 -- The columns of a worker as every statement here returns them.
-w.id, w.name, w.hostname, w.port, w.queue_id, w.status::text AS status, w.started_at, w.heartbeat_at, w.shutdown_at,
+{lasting_worker_columns}, w.heartbeat_at
+
+-- name: lasting_worker_columns
+-- Those that are not others every few seconds.
+w.id, w.name, w.hostname, w.port, w.queue_id, w.status::text AS status, w.started_at, w.shutdown_at,
 w.pod_uid, w.pod_name, w.pod_namespace, w.cluster, w.container, w.terminating, w.stop_reason
 
 -- name: leased

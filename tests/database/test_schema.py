@@ -301,11 +301,11 @@ async def test_what_was_removed_by_hand_is_named(dsn: str, admin: pgqrs.Admin) -
         ("DROP FUNCTION pgqrs_find_message_of_run CASCADE", "lacks trigger pgqrs_find_message_of_run;"),
     ],
 )
-async def test_what_checks_rows_is_missed_too(
-    connection: asyncpg.Connection, admin: pgqrs.Admin, change: str, said: str
-) -> None:
+async def test_what_checks_rows_is_missed_too(dsn: str, admin: pgqrs.Admin, change: str, said: str) -> None:
     await admin.verify()
-    await connection.execute(change)
+    other = await asyncpg.connect(dsn)
+    await other.execute(change)
+    await other.close()
     with pytest.raises(pgqrs.SchemaError, match=said):
         await admin.verify()
 
