@@ -187,8 +187,9 @@ def read_worker(body: Mapping[str, Any]) -> Worker:
     spec, problem = None, ""
     try:
         spec = WorkerSpec.model_validate(body.get("spec") or {})
-    except ValidationError as error:
-        problem = _explained(error)
+        spec.drain_limit()
+    except (ValidationError, InvalidSpecError) as error:
+        problem = _explained(error) if isinstance(error, ValidationError) else str(error)
     owners = body.get("metadata", {}).get("ownerReferences") or ()
     pod = next((o for o in owners if o.get("kind") == "Pod" and o.get("apiVersion") == "v1"), None)
     common = _common(body)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from tests.cluster.delays import Delays
+from tests.cluster.direct import Direct
 from tests.cluster.ledgered import LedgeredShop
 from tests.cluster.nodes import Nodes
 from tests.cluster.operators import Operators
@@ -62,6 +63,13 @@ def installation(cluster: Cluster, pytestconfig: pytest.Config) -> Installation:
 def shop(installation: Installation, pytestconfig: pytest.Config) -> Iterator[Shop]:
     """A namespace with a database of its own."""
     yield from _open(Shop(installation, _name()), pytestconfig)
+
+
+@pytest.fixture
+def api(shop: Shop) -> Iterator[Direct]:
+    """The way to the shop's resources."""
+    with shop.installation.cluster.proxy() as port:
+        yield Direct(port, shop.namespace)
 
 
 @pytest.fixture(scope="module")

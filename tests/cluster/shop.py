@@ -11,7 +11,7 @@ import yaml
 from tests.support.cluster.commands import tail
 from tests.support.cluster.errors import ClusterError
 from tests.support.cluster.looking import look
-from tests.support.installation import EXAMPLE, SYSTEM
+from tests.support.installation import EXAMPLE, SIDECAR_METRICS_PORT, SYSTEM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -209,18 +209,18 @@ class Shop:
     # -- for people
 
     def everything_said(self) -> str:
-        """Collect what the cluster shows of this namespace and of the system: objects, events, logs."""
-        said = [
-            self.kubectl("get", "pods,pgqrsqueues,pgqrsworkers,events", "-o", "yaml"),
-            *(
-                self.installation.cluster.kubectl(
-                    *("-n", SYSTEM, "logs", "--prefix", "--tail=-1"), f"-lapp.kubernetes.io/component={part}"
-                )
-                for part in ("operator", "injector")
-            ),
-        ]
-        names = [pod["metadata"]["name"] for pod in self.items("pods")]
-        said += [self.kubectl("logs", name, "--all-containers", "--prefix") for name in names]
+        """Collect what the cluster shows of this namespace and of the system: objects, events, logs, metrics."""
+        kubectl, metrics = self.installation.cluster.kubectl, self.installation.metrics
+        said = [self.kubectl("get", "pods,pgqrsqueues,pgqrsworkers,events", "-o", "yaml")]
+        for part in ("operator", "injector"):
+            label = f"-lapp.kubernetes.io/component={part}"
+            said.append(kubectl("-n", SYSTEM, "logs", "--prefix", "--tail=-1", label))
+            pods = kubectl("-n", SYSTEM, "get", "pods", label, "-o=jsonpath={.items[*].metadata.name}").split()
+            said += [metrics(pod) for pod in pods]
+        for pod in self.items("pods"):
+            name = pod["metadata"]["name"]
+            said.append(self.kubectl("logs", name, "--all-containers", "--prefix"))
+            said.append(metrics(name, namespace=self.namespace, port=SIDECAR_METRICS_PORT))
         return "\n".join(said)
 
     def diagnosis(self) -> str:

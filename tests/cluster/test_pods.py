@@ -147,10 +147,17 @@ def test_the_password_stands_nowhere(shop: Shop) -> None:
     shop.deploy(SEND_SECONDS="0")
     shop.send(3)
     shop.wait_handled(3, within=20)
-    shop.set_secret({"dsn": shop.dsn.replace("5432", "5433")})
+    silent = shop.dsn.replace("5432", "5433")
+    shop.set_secret({"dsn": silent})
     shop.reason("DatabaseUnavailable")
     said = shop.everything_said()
-    assert shop.namespace in said
+    # Of each part its numbers too, and what the leader says of this database.
+    database = f'{{database="{silent.rpartition("@")[2]}"}}'
+    for told in (
+        *(f"pgqrs_operator_database_up{database} 0.0", "pgqrs_injector_requests_total", "pgqrs_sidecar_"),
+        *(shop.namespace, "DatabaseUnavailable"),
+    ):
+        assert told in said
     assert shop.password not in said
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.cluster.shop import Shop, eventually
@@ -13,7 +15,41 @@ pytestmark = pytest.mark.timeout(400)
 
 _HEADING = "Operator first"
 _KINDS = "pgqrsqueues,pgqrsworkers"
+_CRDS = ("crd/pgqrsqueues.pgqrs.io", "crd/pgqrsworkers.pgqrs.io")
 _LEFT = "pgqrsqueue.pgqrs.io/letters\n"
+
+
+def test_kinds_that_were_deleted_and_come_back_are_looked_after_again(shop: Shop) -> None:
+    shop.ready_queue(maxReads=7)
+    shop.send(2)
+    worker = {"queueRef": {"name": "emails"}, "hostname": "outside", "port": 1}
+    shop.apply({"apiVersion": "pgqrs.io/v1alpha1", "kind": "PgqrsWorker", "metadata": {"name": "w"}, "spec": worker})
+    shop.reason("WaitingForWorker", kind="pgqrsworker", name="w")
+    row = "SELECT id, read_limit, owner IS NULL FROM pgqrs_queues"
+    former = shop.query(row).removesuffix("|f")
+    kubectl = shop.installation.cluster.kubectl
+    kinds = json.loads(kubectl("get", *_CRDS, "-o", "json"))
+    for kind in kinds["items"]:
+        # As they were declared: their owner is the release.
+        del kind["status"]
+        kind["metadata"] = {key: kind["metadata"][key] for key in ("name", "labels", "annotations")}
+    try:
+        # Its resources go first, each when the operator lets it.
+        kubectl("delete", *_CRDS, "--timeout=60s", timeout=70.0)
+        assert shop.query(row) == f"{former}|t"
+        assert shop.query("SELECT count(*) FROM pgqrs_messages") == "2"
+        logs = ("-n", SYSTEM, "logs", "-lapp.kubernetes.io/component=operator", "--tail=-1")
+        eventually("an operator misses them", lambda: "cluster not listed" in kubectl(*logs), within=60.0)
+    finally:
+        kubectl("create", "-f", "-", stdin=json.dumps(kinds))
+        kubectl("wait", *_CRDS, "--for=condition=Established", "--timeout=30s")
+    shop.declare(maxReads=7)
+    shop.reason("InSync", within=180.0)
+    assert shop.query(row) == f"{former}|f"
+    shop.deploy(SEND_SECONDS="0")
+    shop.wait_handled(2, within=30.0)
+    # The process of either may have ended meanwhile.
+    kubectl("-n", SYSTEM, "rollout", "status", f"deployment/{RELEASE}-operator", "--timeout=90s", timeout=100.0)
 
 
 def test_an_uninstallation_leaves_no_finalizer_and_a_new_installation_goes_on(shop: Shop) -> None:

@@ -21,6 +21,9 @@ EXAMPLE = ROOT / "deploy" / "examples" / "emails"
 EXAMPLE_IMAGE = "docker.io/library/pgqrs-example-emails:0.1.0"
 SYSTEM = "pgqrs-system"
 RELEASE = "pgqrs"
+#: Where operator and injector answer Prometheus, and where a sidecar does.
+METRICS_PORT = 8080
+SIDECAR_METRICS_PORT = 9190
 
 #: The values of tests: each of their namespaces gets a Secret of its own.
 VALUES: dict[str, Any] = {"developmentPostgres": {"namespaces": []}}
@@ -84,6 +87,24 @@ class Installation:
             ClusterError: something of it hangs.
         """
         self.cluster.helm("uninstall", RELEASE, "-n", SYSTEM, "--ignore-not-found", "--wait", timeout=300.0)
+
+    def scale(self, part: str, replicas: int) -> None:
+        """Let a part of the release run so many pods, and wait until it does.
+
+        Args:
+            part: `operator` or `injector`.
+            replicas: how many.
+
+        Raises:
+            ClusterError: it did not become so in time.
+        """
+        deployment = f"deployment/{RELEASE}-{part}"
+        self.cluster.kubectl("-n", SYSTEM, "scale", deployment, f"--replicas={replicas}")
+        self.cluster.kubectl("-n", SYSTEM, "rollout", "status", deployment, "--timeout=90s", timeout=100.0)
+
+    def metrics(self, pod: str, *, namespace: str = SYSTEM, port: int = METRICS_PORT) -> str:
+        """Give what a pod tells Prometheus, by way of the API server."""
+        return self.cluster.kubectl("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/metrics")
 
     def query(self, sql: str, *, database: str = "pgqrs") -> str:
         """Run SQL in the development database and give what it selects, as text."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -13,30 +13,21 @@ from pgqrs import duration
 from pgqrs.backoff import Backoff
 from pgqrs.models import QueuePolicy, QueueRetention
 from pgqrs_operator import declarations
-from pgqrs_operator.resources import crds
 from pgqrs_operator.resources.queue import Deduplication, InvalidSpecError, QueueSpec, Retention, Retry
 from pgqrs_operator.resources.worker import QueueRef, WorkerSpec
-from pgqrs_operator.settings import Settings
-from pgqrs_operator.store import read_queue, read_worker
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-SETTINGS = Settings()
-DEFINITIONS = {
-    definition["spec"]["names"]["kind"]: definition["spec"]["versions"][0] for definition in crds.definitions().values()
-}
-SCHEMAS = {kind: version["schema"]["openAPIV3Schema"] for kind, version in DEFINITIONS.items()}
-
-
-def fields(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Give every field of a schema with where it stands."""
-    for name, child in schema.get("properties", {}).items():
-        yield (*path, name), child
-        yield from fields(child, (*path, name))
-        if "items" in child:
-            yield from fields(child["items"], (*path, name))
-
+from pgqrs_operator.store import read_queue
+from tests.support.resources import (
+    DEFINITIONS,
+    DURATIONS,
+    HOSTILE,
+    NAMES,
+    SCHEMAS,
+    SETTINGS,
+    STRINGS,
+    fields,
+    judged,
+    with_value,
+)
 
 FIELDS = [
     pytest.param(kind, path, field, id=f"{kind}.{'.'.join(path)}")
@@ -169,6 +160,13 @@ def test_a_duration_is_within_its_range(read: Any, low: str, high: str, request:
         assert len(str(refusal.value)) < 200
 
 
+def test_a_duration_out_of_its_range_is_named_before_it_is_needed() -> None:
+    assert len(DURATIONS) == 9
+    for kind, path in DURATIONS:
+        problem, _ = judged(with_value(kind, path, "9999999d"))
+        assert problem.startswith(f"spec.{'.'.join(path)} is 9999999d; allowed are ")
+
+
 def test_one_field_that_is_refused_makes_no_other_one_another() -> None:
     wrong = queue_body(
         queueName="mails",
@@ -185,76 +183,16 @@ def test_one_field_that_is_refused_makes_no_other_one_another() -> None:
 
 # -- hostile values
 
-HOSTILE = [
-    "'; DROP TABLE pgqrs_queues; --",
-    "../../kube-system/secrets/root",
-    "..",
-    "a/b",
-    "%2e%2e%2f",
-    "{schema}",
-    "${PGQRS_DSN}",
-    "{{ .Values.dsn }}",
-    "$(reboot)",
-    "<script>alert(1)</script>",
-    "postgresql://user:secret@host/database",
-    "a\nb",
-    "a\r\nEvil: yes",
-    "a\x00b",
-    "\x1b[2J",
-    "\u202egnp.exe",
-    "a\u200bb",
-    "\u2028",
-    "\ud800",
-    "",
-    " ",
-    " a",
-    "a ",
-    "-",
-    "x" * 10_000,
-    "9" * 400,
-    "1E+999s",
-]
-#: Here a team chooses a name that the database may have already, so whatever can be printed is a name.
-NAMES = {("PgqrsQueue", ("queueName",)), ("PgqrsWorker", ("hostname",))}
-STRINGS = [
-    pytest.param(kind, path, id=f"{kind}.{'.'.join(path)}")
-    for kind, schema in SCHEMAS.items()
-    for path, field in fields(schema["properties"]["spec"])
-    if field["type"] == "string"
-]
-
 
 def test_the_fields_that_take_text_are_known() -> None:
     assert len(STRINGS) == 18
-    assert all((kind, path) in {tuple(one.values) for one in STRINGS} for kind, path in NAMES)
-
-
-def with_value(kind: str, path: tuple[str, ...], value: str) -> dict[str, Any]:
-    """Make a resource that is right, but for this field."""
-    spec: dict[str, Any] = (
-        {} if kind == "PgqrsQueue" else {"queueRef": {"name": "emails"}, "hostname": "legacy", "port": 7}
-    )
-    inner = spec
-    for name in path[:-1]:
-        inner = inner.setdefault(name, {})
-    inner[path[-1]] = value
-    return {**queue_body(), "kind": kind, "spec": spec}
-
-
-def read(body: dict[str, Any]) -> tuple[str, str | None]:
-    """Give why a resource is refused, or nothing, and the name in the database that it leads to."""
-    if body["kind"] == "PgqrsQueue":
-        queue = declarations.queue(read_queue(body), SETTINGS)
-        assert (queue.policy is None) == bool(queue.problem)
-        return queue.problem, queue.name
-    (worker,) = declarations.desired([], [read_worker(body)], [], SETTINGS).workers
-    return worker.problem, worker.row_name
+    assert set(STRINGS) >= NAMES
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=ascii)
-@pytest.mark.parametrize(("kind", "path"), STRINGS)
+@pytest.mark.parametrize(("kind", "path"), [pytest.param(*one, id=f"{one[0]}.{'.'.join(one[1])}") for one in STRINGS])
 def test_a_hostile_value_does_nothing_but_be_refused(kind: str, path: tuple[str, ...], value: str) -> None:
-    problem, name = read(with_value(kind, path, value))
+    problem, name = judged(with_value(kind, path, value))
     if (kind, path) not in NAMES:
         # A key of a Secret is looked up in what was read, and is part of no path.
         assert problem or (path[-1] == "key" and re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", value))
@@ -272,7 +210,7 @@ def test_a_hostile_value_does_nothing_but_be_refused(kind: str, path: tuple[str,
 
 @pytest.mark.parametrize("name", ["a", "A b", "ärger", "注文", "a'b", 'a"b', "x" * 255, "a  b"])
 def test_a_queue_may_have_any_name_that_people_can_read(name: str) -> None:
-    assert read(with_value("PgqrsQueue", ("queueName",), name)) == ("", name)
+    assert judged(with_value("PgqrsQueue", ("queueName",), name)) == ("", name)
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=ascii)
