@@ -1,8 +1,9 @@
-"""Signals to processes that run on the nodes: the control plane's own, and those of other pods."""
+"""What only a node can do to its processes, the control plane's own and those of pods: signals, and deafness."""
 
 from __future__ import annotations
 
 import json
+from signal import SIGCONT
 from typing import TYPE_CHECKING
 
 from tests.support.installation import EXAMPLE_IMAGE, SYSTEM
@@ -14,15 +15,15 @@ if TYPE_CHECKING:
     from tests.support.cluster.provider import Cluster
 
 API_SERVER = "kube-apiserver"
+KUBELET = "kubelet"
 OPERATOR = "pgqrs-operator"
 SIDECAR = "pgqrs-sidecar"
 _NAME = "processes-of-nodes"
-#: Finds the processes of a program, says how many there are, and signals them a moment later, because the way that the
-#: answer takes may be what is hit. The image has Python.
-_SEND = """
-import os, signal, sys, time
+#: Finds the processes of a program. The image has Python.
+_FIND = """
+import os, sys
 
-program, number, pod, seconds = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+program, pod, node = sys.argv[1:4]
 found = []
 for entry in filter(str.isdigit, os.listdir("/proc")):
     try:
@@ -30,8 +31,16 @@ for entry in filter(str.isdigit, os.listdir("/proc")):
             words, group = line.read().split("\\0"), groups.read().replace("_", "-")
     except OSError:
         continue
-    if program in map(os.path.basename, words[:2]) and pod in group:
+    # Nodes of a test cluster may share their processes; those of a node that has another name than its machine say it.
+    names = [word.partition("=")[2] for word in words if word.startswith("--hostname-override=")]
+    if program in map(os.path.basename, words[:2]) and pod in group and (not node or node in (names or [node])):
         found.append(int(entry))
+"""
+#: Says how many there are, and signals them a moment later, because the way that the answer takes may be what is hit.
+_SEND = f"""{_FIND}
+import time
+
+number, seconds, then = int(sys.argv[4]), float(sys.argv[5]), int(sys.argv[6])
 print(len(found), flush=True)
 if found and os.fork() == 0:
     os.setsid()
@@ -44,7 +53,35 @@ if found and os.fork() == 0:
     if seconds:
         time.sleep(seconds)
         for process in found:
-            os.kill(process, signal.SIGCONT)
+            os.kill(process, then)
+"""
+#: Takes a copy of each connection to the API server on which nothing was asked for longer than an idle one is kept: a
+#: watch. If all are there, a filter that passes nothing leaves them as they are, and silent. Says whether they are.
+_DEAFEN = f"""{_FIND}
+import ctypes, socket, struct
+
+port, wanted = int(sys.argv[4]), int(sys.argv[5])
+GET_FILE, ATTACH_FILTER, KEPT_MILLISECONDS = 438, 26, 16_000
+system, watches = ctypes.CDLL(None), []
+for process in found:
+    handle = os.pidfd_open(process)
+    for number in os.listdir(f"/proc/{{process}}/fd"):
+        if not os.readlink(f"/proc/{{process}}/fd/{{number}}").startswith("socket:"):
+            continue
+        copy = socket.socket(fileno=system.syscall(GET_FILE, handle, int(number), 0))
+        try:
+            _, peer, *_ = copy.getpeername()
+            told = copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        except (OSError, ValueError):
+            # It is no connection, or none by TCP.
+            continue
+        if peer == port and struct.unpack_from("I", told, 44)[0] > KEPT_MILLISECONDS:
+            watches.append(copy)
+pass_nothing = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
+if len(watches) == wanted:
+    for watch in watches:
+        watch.setsockopt(socket.SOL_SOCKET, ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(pass_nothing)))
+print(len(watches))
 """
 
 
@@ -64,19 +101,51 @@ class Nodes:
         # With its pods, so that nobody meets those of the one before.
         self._kubectl("delete", "daemonset", _NAME, "--cascade=foreground")
 
-    def signal(self, program: str, number: signal.Signals, *, pod: str = "", seconds: float = 0.0) -> bool:
+    def signal(
+        self,
+        program: str,
+        number: signal.Signals,
+        *,
+        pod: str = "",
+        node: str = "",
+        seconds: float = 0.0,
+        then: signal.Signals = SIGCONT,
+    ) -> bool:
         """Send a signal to a program, a moment after this returns; tell whether it runs anywhere.
 
         Args:
             program: the name of its file.
             number: the signal.
             pod: the uid of the pod that it runs in; empty where that does not matter.
-            seconds: it is sent SIGCONT after so many; 0 for never.
+            node: the name of the node that it is a part of; empty where that does not matter.
+            seconds: it is sent another signal after so many, whatever becomes of the test; 0 for never.
+            then: that signal.
         """
-        words = ("python", "-", program, str(number.value), pod, str(seconds))
-        pods = self._kubectl("get", "pods", "-l", f"app={_NAME}", "-o", "name").split()
+        words = ("python", "-", program, pod, node, str(number.value), str(seconds), str(then.value))
         # Nodes of a test cluster may share their processes: only the first one that sees any signals them.
-        return any(int(self._kubectl("exec", "-i", name, "--", *words, stdin=_SEND)) for name in pods)
+        return any(int(self._kubectl("exec", "-i", name, "--", *words, stdin=_SEND)) for name in self._pods(node))
+
+    def deafen(self, program: str, *, pod: str, watches: int) -> bool:
+        """Let nothing that comes on its watches reach a program, which cannot tell that from silence.
+
+        Args:
+            program: the name of its file.
+            pod: the uid of the pod that it runs in.
+            watches: how many it has; what it opens later is none of these.
+
+        Returns:
+            Whether they were there, all of them for some time; otherwise nothing is done.
+        """
+        port = self._cluster.kubectl("get", "service", "kubernetes", "-o=jsonpath={.spec.ports[0].port}")
+        words = ("python", "-", program, pod, "", port, str(watches))
+        return any(
+            int(self._kubectl("exec", "-i", name, "--", *words, stdin=_DEAFEN)) == watches for name in self._pods("")
+        )
+
+    def _pods(self, node: str) -> list[str]:
+        """Name the pods of this class; with a node, the one that is on it."""
+        where = [f"--field-selector=spec.nodeName={node}"] if node else []
+        return self._kubectl("get", "pods", "-l", f"app={_NAME}", "-o", "name", *where).split()
 
     def _kubectl(self, *args: str, stdin: str | None = None, timeout: float = 60.0) -> str:
         return self._cluster.kubectl("-n", SYSTEM, *args, stdin=stdin, timeout=timeout)
@@ -88,8 +157,12 @@ def _daemon_set() -> Body:
         "image": EXAMPLE_IMAGE,
         "imagePullPolicy": "IfNotPresent",
         "command": ["sh", "-c", "trap 'exit 0' TERM; sleep 86400 & wait"],
-        # Only root may signal what belongs to others.
-        "securityContext": {"runAsUser": 0, "runAsGroup": 0},
+        # Only root may signal what belongs to others. The capabilities are for copies of connections, and for filters.
+        "securityContext": {
+            "runAsUser": 0,
+            "runAsGroup": 0,
+            "capabilities": {"add": ["SYS_PTRACE", "NET_ADMIN"]},
+        },
     }
     spec = {
         "hostPID": True,

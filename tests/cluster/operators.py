@@ -31,15 +31,30 @@ class Operators:
 
     def leader(self) -> str:
         """Name the pod that holds the Lease; empty while none does."""
-        return str(self._lease().get("holderIdentity", "")).partition("_")[0]
+        return str(self.lease().get("holderIdentity", "")).partition("_")[0]
 
     def taken(self) -> int:
         """Count how often the Lease was taken."""
-        return int(self._lease().get("leaseTransitions", 0))
+        return int(self.lease().get("leaseTransitions", 0))
 
     def taken_since(self, before: int) -> bool:
         """Tell whether it was taken since it had been so often."""
         return self.taken() > before
+
+    def handed_over(self, pod: str, *, within: float) -> tuple[Body, Body]:
+        """Wait until another pod holds the Lease; give the last that it said of the one, and the first of the other."""
+        last: Body = {}
+
+        def another() -> Body | None:
+            nonlocal last
+            lease = self.lease()
+            holder = str(lease.get("holderIdentity", "")).partition("_")[0]
+            if holder == pod:
+                last = lease
+            return None if holder in {"", pod} else lease
+
+        first = eventually(f"another one than {pod} leads", another, within=within)
+        return last, first
 
     def settled(self) -> str:
         """Wait until one of the pods that are meant to be there leads, and give its name."""
@@ -64,7 +79,8 @@ class Operators:
         """Give what a pod's process said before it was started anew."""
         return self._kubectl("logs", pod, "--previous")
 
-    def _lease(self) -> Body:
+    def lease(self) -> Body:
+        """Give what the Lease says."""
         spec: Body = json.loads(self._kubectl("get", "lease", _NAME, "-o", "json")).get("spec") or {}
         return spec
 

@@ -16,17 +16,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(300)
 
 
-def _scale(shop: Shop, replicas: int) -> None:
-    operator = f"deployment/{RELEASE}-operator"
-    kubectl = shop.installation.cluster.kubectl
-    kubectl("-n", SYSTEM, "scale", operator, f"--replicas={replicas}")
-    kubectl("-n", SYSTEM, "rollout", "status", operator, "--timeout=60s", timeout=70)
-
-
 def test_work_goes_on_without_the_operator_which_catches_up(shop: Shop) -> None:
     shop.ready_queue(leaseDuration="10m")
     shop.deploy(replicas=2, shell=IGNORES_SIGTERM, SEND_SECONDS="0.5")
-    _scale(shop, 0)
+    shop.installation.scale("operator", 0)
     try:
         shop.send(20)
         shop.wait_handled(20, within=30)
@@ -40,7 +33,7 @@ def test_work_goes_on_without_the_operator_which_catches_up(shop: Shop) -> None:
         shop.kubectl("delete", "pod", gone, "--wait=false")
         eventually("the pod is gone", lambda: not shop.get("pod", gone), within=60)
     finally:
-        _scale(shop, 2)
+        shop.installation.scale("operator", 2)
     eventually("the row follows", lambda: shop.query("SELECT read_limit FROM pgqrs_queues") == "7", within=30)
     eventually("its resource is gone", lambda: not shop.get("pgqrsworker", gone), within=60)
 

@@ -9,7 +9,7 @@ import pytest
 
 from pgqrs_injection.names import TOKEN_PLACEHOLDER
 from tests.cluster.shop import eventually
-from tests.support.installation import EXAMPLE, RELEASE, ROOT, SYSTEM
+from tests.support.installation import EXAMPLE, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,15 +26,9 @@ _MESSAGES = 2000
 @pytest.fixture
 def uninjected(shop: Shop) -> Iterator[Shop]:
     """A namespace of a cluster in which no injector answers."""
-    _scale(shop, 0)
+    shop.installation.scale("injector", 0)
     yield shop
-    _scale(shop, 2)
-
-
-def _scale(shop: Shop, replicas: int) -> None:
-    kubectl, injector = shop.installation.cluster.kubectl, f"deployment/{RELEASE}-injector"
-    kubectl("-n", SYSTEM, "scale", injector, f"--replicas={replicas}")
-    kubectl("-n", SYSTEM, "rollout", "status", injector, "--timeout=90s", timeout=100.0)
+    shop.installation.scale("injector", 2)
 
 
 def test_the_plain_manifests_send_and_handle_and_drain(uninjected: Shop) -> None:

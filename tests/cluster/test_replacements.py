@@ -97,7 +97,8 @@ def test_a_drained_node_hands_its_work_over(node: str, ledgered: LedgeredShop) -
     for uid in uids.values():
         work = ledgered.work(uid)
         assert work.began == work.ended > 0
-        ledgered.wait_stopped(uid)
+        reasons = [worker.reason or "" for worker in ledgered.wait_stopped(uid)]
+        assert [reason for reason in reasons if reason.startswith("PgqrsWorker")] == []
     moved = {body["spec"].get("nodeName") for body in ledgered.items("pods", "-l", "app=moved")}
     assert node not in moved
     assert kubectl("-n", SYSTEM, "get", "pods", "-o", "name") == system

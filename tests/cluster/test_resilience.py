@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cluster.declared import QUEUES, STEADY, WORKERS, Declared
-from tests.cluster.direct import Direct
 from tests.cluster.nodes import API_SERVER, OPERATOR
+from tests.cluster.operators import Operators
 from tests.cluster.shop import Shop, eventually
 from tests.cluster.storm import CONFLICT, DONE, LABEL, Storm
 from tests.support.cluster.errors import ClusterError
@@ -25,8 +25,9 @@ from tests.support.cluster.errors import ClusterError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from tests.cluster.direct import Direct
     from tests.cluster.nodes import Nodes
-    from tests.cluster.operators import Operators
+    from tests.support.installation import Installation
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -34,15 +35,10 @@ pytestmark = pytest.mark.timeout(300)
 _PATIENT = {"leaseDuration": "10m", "heartbeatTimeout": "10m"}
 _OURS = "pgqrs.io/finalizer"
 _FOREIGN = ("example.test/first", "example.test/second")
+#: Of queues, workers, pods and the Lease.
+_WATCHES = 4
 #: The operators that are killed one after the other: the kubelet starts a container later and later.
 _KILLED = ("leader", "leader", "both", "leader")
-
-
-@pytest.fixture
-def api(shop: Shop) -> Iterator[Direct]:
-    """The way to the shop's resources."""
-    with shop.installation.cluster.proxy() as port:
-        yield Direct(port, shop.namespace)
 
 
 # -- the API server
@@ -216,6 +212,33 @@ def test_other_writers_of_the_same_objects_hold_up_nothing_and_lose_nothing(shop
 
 def _finalizers(api: Direct, path: str) -> list[str]:
     return sorted(api.insist("GET", path)["metadata"].get("finalizers", []))
+
+
+def test_a_leader_whose_watches_fall_silent_finds_what_changes(
+    shop: Shop, installation: Installation, nodes: Nodes
+) -> None:
+    operators = Operators(installation)
+    leader = operators.settled()
+    uid, limit = operators.uids()[leader], "SELECT read_limit FROM pgqrs_queues"
+    shop.ready_queue(maxReads=6)
+    try:
+        eventually("its watches are deaf", lambda: _deaf(shop, nodes, uid), within=60.0)
+        restarts, taken = operators.restarts(leader), operators.taken()
+        shop.declare(maxReads=8)
+        # Long before the watch counts as dead, which has shown something just now.
+        eventually("the row follows", lambda: shop.query(limit) == "8", within=40.0)
+        shop.reason("InSync")
+        assert (operators.restarts(leader), operators.taken()) == (restarts, taken)
+        assert operators.leader() == leader
+    finally:
+        # Its deafness goes with it.
+        operators.renew()
+
+
+def _deaf(shop: Shop, nodes: Nodes, uid: str) -> bool:
+    """Let an operator's watches fall silent, after that of queues has shown something; tell whether all were there."""
+    shop.kubectl("annotate", "pgqrsqueue", "emails", f"shown={time.monotonic()}", "--overwrite")
+    return nodes.deafen(OPERATOR, pod=uid, watches=_WATCHES)
 
 
 # -- Secrets

@@ -1,4 +1,4 @@
-"""What autoscalers are told through the Service of two operators, of which one knows the numbers."""
+"""What autoscalers are told through the Service of two operators, of which one knows it, and which pods are taken."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 
 from tests.cluster.nodes import OPERATOR
 from tests.cluster.shop import eventually
-from tests.cluster.workloads import SLEEPER, container, pod
-from tests.support.installation import RELEASE, SYSTEM
+from tests.cluster.workloads import SLEEPER, container, controlled, pod
+from tests.support.installation import RELEASE, SYSTEM, VALUES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.cluster.ledgered import LedgeredShop
     from tests.cluster.nodes import Nodes
     from tests.cluster.operators import Operators
@@ -84,3 +86,53 @@ def test_every_answer_through_the_service_is_right_or_none(
     for _ in range(3):
         assert _numbers(_ask(ledgered)) <= {(200, 9, 3, 12), (503,), (0,)}
     _wait_told(ledgered, 9, 3)
+
+
+_COSTLY = "costly"
+_COST = "controller.kubernetes.io/pod-deletion-cost"
+
+
+@pytest.fixture
+def costing(ledgered: LedgeredShop) -> Iterator[None]:
+    """Let the operator say what the deletion of pods costs."""
+    ledgered.installation.install({**VALUES, "operator": {"podDeletionCost": True}})
+    yield
+    ledgered.installation.install(VALUES)
+
+
+def _costs(ledgered: LedgeredShop) -> dict[str, str | None]:
+    """Give what the deletion of each pod that goes on costs, by its name."""
+    return {
+        body["metadata"]["name"]: body["metadata"].get("annotations", {}).get(_COST)
+        for body in ledgered.items("pods", "-l", f"app={_COSTLY}")
+        if "deletionTimestamp" not in body["metadata"]
+    }
+
+
+@pytest.mark.usefixtures("costing")
+def test_scaling_down_takes_the_idle_pod(ledgered: LedgeredShop) -> None:
+    ledgered.patient_queues(_COSTLY)
+    app = container("dies_of_sigterm", environment={"CONCURRENCY": "1"})
+    ledgered.apply(controlled("Deployment", pod(_COSTLY, _COSTLY, app), replicas=2))
+    ledgered.kubectl("rollout", "status", f"deployment/{_COSTLY}", "--timeout=90s", timeout=100.0)
+    uids = ledgered.uids(_costs(ledgered))
+    # Longer than the operator takes to see it, and to say so.
+    ledgered.send_to(_COSTLY, 1, seconds=15)
+    busy = eventually(
+        "one is busy", lambda: next((name for name in uids if _runs(ledgered, uids[name])), None), within=20.0
+    )
+    (idle,) = uids.keys() - {busy}
+    eventually("the busy one costs", lambda: _costs(ledgered) == {busy: "100", idle: None}, within=20.0)
+
+    ledgered.kubectl("scale", f"deployment/{_COSTLY}", "--replicas=1")
+    assert _runs(ledgered, uids[busy])
+    ledgered.wait_gone([uids[idle]], within=60.0)
+    assert _costs(ledgered) == {busy: "100"}
+    ledgered.wait_done(_COSTLY, within=60.0)
+    assert ledgered.uid(busy) == uids[busy]
+    summary = ledgered.ledger(_COSTLY).summary()
+    assert (summary["sent"], summary["handled"], summary["lost"], summary["redelivered"]) == (1, 1, 0, 0)
+
+
+def _runs(ledgered: LedgeredShop, uid: str) -> bool:
+    return f"{uid}/app" in ledgered.running()

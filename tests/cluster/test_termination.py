@@ -109,7 +109,9 @@ def _ready(ledgered: LedgeredShop) -> set[str]:
 def test_a_deleted_pod_finishes_what_its_handlers_hold(name: str, endings: Endings, ledgered: LedgeredShop) -> None:
     # Where the grace period is long, it was gone well before its end.
     assert name in endings.gone
-    ledgered.wait_stopped(endings.uids[name], within=30.0)
+    reasons = [worker.reason or "" for worker in ledgered.wait_stopped(endings.uids[name], within=30.0)]
+    # Its sidecar or its end said so, and not only the end of its PgqrsWorker, which is the last resort.
+    assert [reason for reason in reasons if reason.startswith("PgqrsWorker")] == []
     work = ledgered.work(endings.uids[name])
     assert work.began > 0
     assert work.ended == work.began

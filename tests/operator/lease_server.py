@@ -140,17 +140,18 @@ class LeaseServer(ApiServer):
         self._watchers.add(events)
         try:
             if self.lease is not None:
-                await response.write(_line({"type": "ADDED", "object": self.lease}))
+                await response.write(line({"type": "ADDED", "object": self.lease}))
             while not self._ended.is_set():
                 event = await events.get()
                 if event and not self.deaf:
-                    await response.write(_line(event))
+                    await response.write(line(event))
         finally:
             self._watchers.discard(events)
         return response
 
 
-def _line(event: Body) -> bytes:
+def line(event: Body) -> bytes:
+    """Give an event as a watch shows it."""
     return json.dumps(event).encode() + b"\n"
 
 

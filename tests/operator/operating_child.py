@@ -1,8 +1,8 @@
 """An operator as a process of its own, against the API server of a test.
 
-Its election is quicker than the real one's. kopf's watches, which ask for more of an API server than the tests' one
-has, are left out: the store is filled by the lists alone. With `hangs` it never renews its Lease and never notices;
-with `watches-end` its watches end at once.
+Its election is quicker than the real one's. kopf's watches, which ask for more of an API server than most tests' one
+has, are left out: the store is filled by the lists alone. With `watches` they are there; with `watches-end` they end at
+once. With `hangs` it never renews its Lease and never notices.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def main() -> int:
     # The server knows by it who asks.
     connection._USER_AGENT = os.environ["PGQRS_POD_NAME"]  # noqa: SLF001
     listings._INTERVAL_SECONDS = 0.2  # noqa: SLF001
-    kopf.operator = _without_watches  # type: ignore[assignment]
+    if "watches" not in WORDS:
+        kopf.operator = _without_watches  # type: ignore[assignment]
     setattr(operation, "Leadership", functools.partial(Leadership, timing=TIMING))  # noqa: B010 - mypy takes it for a class
     if "hangs" in WORDS:
         Leadership.keep = _for_ever  # type: ignore[method-assign, assignment]

@@ -1,7 +1,7 @@
 """A consumer that keeps a ledger: `worker.py MODE`, where MODE says how it gets along with SIGTERM.
 
-Each message says how long its handler takes (`seconds`), and what happens to the process in the middle of its first
-delivery (`mishap`), or in the middle of each (`always`).
+Each message says how long its handler takes (`seconds`; from its second delivery on `later`, where that differs), and
+what happens to the process in the middle of its first delivery (`mishap`), or in the middle of each (`always`).
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Book:
         """Take as long as the message says, and write it down."""
         assert isinstance(message.payload, dict)
         seconds = float(message.payload.get("seconds", 0.2))
+        if message.read_ct > 1:
+            seconds = float(message.payload.get("later", seconds))
         ill = message.read_ct == 1 or message.payload.get("always")
         mishap = message.payload.get("mishap") if ill else None
         whose = [os.environ[name] for name in ("PGQRS_POD_UID", "PGQRS_POD_NAME", "PGQRS_CONTAINER")]
