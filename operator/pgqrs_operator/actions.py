@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pgqrs import errors, fleet, queues
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pgqrs.database import Database
     from pgqrs.models import QueueId, WorkerId
     from pgqrs_operator.deaths import Death
-    from pgqrs_operator.facts import Action, Key
+    from pgqrs_operator.facts import Action, Key, Plan
     from pgqrs_operator.metrics import Metrics
     from pgqrs_operator.verdicts import Verdict
 
@@ -64,6 +64,18 @@ class Outcome:
     def complete(self) -> bool:
         """Whether nothing was refused."""
         return not (self.queues or self.workers)
+
+    def judged(self, planned: Plan) -> Plan:
+        """Say what was refused of those alone whom it concerns; log what is a defect of ours."""
+        for (kind, key), error in planned.defects.items():
+            _log.error("defect", extra={"kind": kind, "resource": str(key)}, exc_info=error)
+        refused = {
+            key: self.workers[worker_id]
+            for key, report in planned.reports.items()
+            for worker_id in report.worker_ids
+            if worker_id in self.workers
+        }
+        return replace(planned, queues={**planned.queues, **self.queues}, workers={**planned.workers, **refused})
 
 
 async def carry_out(

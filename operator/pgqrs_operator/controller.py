@@ -34,10 +34,11 @@ _log = logging.getLogger(__name__)
 
 #: Secrets are looked at this often where nothing else happens, in seconds.
 _TICK_SECONDS = 2.0
-#: Changes come in flocks. Between two turns is this time, or a multiple of what the turn took, in seconds.
-_GATHER_SECONDS = (0.05, 0.75)
-#: How many times as long as the turn took.
-_GATHER_SHARE = 6
+#: Changes come in flocks: so long a turn waits for more of them. From a turn to the next one is a multiple of what it
+#: took, up to so many seconds.
+_GATHER_SECONDS = 0.05
+_GATHER_SHARE = 12
+_MOST_GATHER_SECONDS = 1.5
 #: A loop that is told to end may take this long for its last statement, in seconds.
 _END_SECONDS = 10.0
 
@@ -100,22 +101,23 @@ class Controller:
         Raises:
             RuntimeError: a loop ended, which is a defect; the process must be started anew.
         """
+        loop = asyncio.get_running_loop()
         costing = None if self._costs is None else asyncio.create_task(self._costs.run(), name="costs of deletion")
         try:
             while True:
                 changed = self._store.changed.is_set()
                 self._store.changed.clear()
-                began = asyncio.get_running_loop().time()
+                began = loop.time()
                 await self._turn(changed=changed)
-                took = asyncio.get_running_loop().time() - began
+                ended = loop.time()
                 self._metrics.controller_turned()
                 try:
                     async with asyncio.timeout(_TICK_SECONDS):
                         await self._store.changed.wait()
                 except TimeoutError:
                     continue
-                least, most = _GATHER_SECONDS
-                await asyncio.sleep(min(max(_GATHER_SHARE * took, least), most))
+                due = ended + min(_GATHER_SHARE * (ended - began), _MOST_GATHER_SECONDS)
+                await asyncio.sleep(max(_GATHER_SECONDS, due - loop.time()))
         finally:
             self._end(list(self._running))
             if costing is not None:
@@ -174,12 +176,10 @@ class Controller:
         for pod in self._missing_workers(homes):
             yield self._reporter.create_worker(pod)
         for worker in homeless:
-            if not worker.frozen:
-                yield self._homeless(worker, problems)
+            yield self._homeless(worker, problems)
         for queue, verdict in problems.values():
-            if not queue.frozen:
-                # What somebody has to mend about a Secret, nobody can know of its database.
-                yield tell_or_let_go(self._reporter, queue, verdict, gone=verdict.kind == "stalled")
+            # What somebody has to mend about a Secret, nobody can know of its database.
+            yield tell_or_let_go(self._reporter, queue, verdict, gone=verdict.kind == "stalled")
         for pod in uninjected:
             self._reported.add(pod.uid)
             yield self._reporter.report_without_sidecar(pod)
@@ -214,7 +214,7 @@ class Controller:
             verdict = problems[key][1]
         else:
             verdict = verdicts.stalled("QueueNotFound", f"There is no PgqrsQueue {key}; create it, or delete this.")
-            if worker.deleting is not None:
+            if worker.deleting is not None and not worker.frozen:
                 # Nobody can say any more which rows were meant.
                 await self._reporter.let_go(worker)
                 return

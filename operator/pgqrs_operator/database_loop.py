@@ -10,19 +10,18 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pgqrs import errors, fleet
-from pgqrs_operator import declarations, verdicts
+from pgqrs import fleet
+from pgqrs_operator import declarations
 from pgqrs_operator.actions import Outcome, carry_out
 from pgqrs_operator.assignment import Assignment
 from pgqrs_operator.counting import Counts
 from pgqrs_operator.deaths import deaths
-from pgqrs_operator.drafting import DEFECT
 from pgqrs_operator.endings import Endings
 from pgqrs_operator.explanations import Explanations
 from pgqrs_operator.facts import Observed
-from pgqrs_operator.farewell import tell_or_let_go
 from pgqrs_operator.fencing import FencedDatabase, always
 from pgqrs_operator.findings import Findings
+from pgqrs_operator.outages import Outages
 from pgqrs_operator.pace import Pace
 from pgqrs_operator.plan import plan
 from pgqrs_operator.reaper import Reaper
@@ -35,13 +34,12 @@ if TYPE_CHECKING:
     from pgqrs.fleet import Fleet
     from pgqrs_operator.api import Kubernetes
     from pgqrs_operator.deletion_cost import DeletionCosts
-    from pgqrs_operator.facts import Desired, Plan
+    from pgqrs_operator.facts import Desired
     from pgqrs_operator.fencing import MayWrite
     from pgqrs_operator.metrics import Metrics
     from pgqrs_operator.reports import Reporter
     from pgqrs_operator.settings import Settings
-    from pgqrs_operator.store import Queue, Store, Worker
-    from pgqrs_operator.verdicts import Verdict
+    from pgqrs_operator.store import Store
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +49,8 @@ _GATHER_SECONDS = 0.05
 #: One statement, waiting for a connection included, in seconds.
 _STATEMENT_SECONDS = 8.0
 _MOST_PASSES = 5
+#: The longest that one round may take, in seconds; all that it waits for has a deadline, but nobody knows every defect.
+_ROUND_SECONDS = 300.0
 #: After an outage workers get so long to show that they live, in seconds: three intervals of their heartbeats.
 _GRACE_SECONDS = 15.0
 
@@ -82,6 +82,7 @@ class DatabaseLoop:
         self._metrics = metrics
         self._costs = costs
         self._tables = Tables(database)
+        self._outages = Outages(reporter, self._tables, database.where)
         self._surroundings = Surroundings(store, settings, Endings(kubernetes, store.pods))
         self._counts = Counts(database)
         self._findings = Findings(reporter, store, self._counts, metrics)
@@ -94,8 +95,8 @@ class DatabaseLoop:
         self._died = False
         #: When a round last failed, by the event loop's clock; the operator's own start counts as one.
         self._failed_at = asyncio.get_running_loop().time()
-        #: Rounds that failed since the last complete one.
-        self._failures = 0
+        #: Statements that were counted.
+        self._sent = 0
         #: What the last round found, if nothing is left to do about it.
         self._steady: State | None = None
 
@@ -123,10 +124,12 @@ class DatabaseLoop:
         """Go round for ever."""
         reaping = asyncio.create_task(self._reaper.run(), name="reaper")
         self._metrics.database_taken(self._database.where)
+        self._metrics.loop_heard(self)
         try:
             while True:
                 self._wake.clear()
                 pause = await self._guarded_round()
+                self._metrics.loop_heard(self)
                 try:
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
@@ -134,6 +137,7 @@ class DatabaseLoop:
                     continue
                 await asyncio.sleep(_GATHER_SECONDS)
         finally:
+            self._metrics.loop_ended(self)
             self._metrics.database_left(self._database.where)
             reaping.cancel()
             await asyncio.wait([reaping])
@@ -142,55 +146,21 @@ class DatabaseLoop:
     async def _guarded_round(self) -> float:
         """Go round once; give the time to the next round, in seconds."""
         started = asyncio.get_running_loop().time()
-        sent = self._database.round_trips
         try:
             pause = await self._round()
-        except errors.DatabaseUnavailableError as error:
-            self._failed()
-            # A deadlock, a lock that was not free, a server that starts anew: what passes at once changes no status.
-            if self._failures > 1:
-                await self._tell_all(verdicts.waiting("DatabaseUnavailable", str(error)))
-        except errors.SchemaError as error:
-            self._failed()
-            await self._tell_all(verdicts.stalled("SchemaNotUsable", str(error)), gone=await self._tables.are_gone())
-        except errors.PgqrsError as error:
-            self._failed()
-            if fleet.names_no_database(error):
-                await self._tell_all(verdicts.stalled("DatabaseNotFound", str(error)), gone=True)
-            else:
-                await self._tell_all(verdicts.stalled("DatabaseRefused", str(error)))
-        except Exception:  # noqa: BLE001 - logged with its trace, told in every condition, tried again
-            # A defect that nobody met before must not end the operator for all others.
-            _log.exception("round failed", extra={"database": self._database.where})
-            self._failed()
-            await self._tell_all(DEFECT)
-        else:
-            self._failures = 0
-            self._metrics.round_took(self._database.where, asyncio.get_running_loop().time() - started)
-            return pause
+        except Exception as error:  # noqa: BLE001 - told in every condition, and tried again
+            self._failed_at = asyncio.get_running_loop().time()
+            self._tables.distrust()
+            self._metrics.database_failed(self._database.where)
+            await self._outages.tell(error, self._assignment)
+            return _RETRY_SECONDS
         finally:
-            self._metrics.round_trips(self._database.round_trips - sent)
-        return _RETRY_SECONDS
-
-    def _failed(self) -> None:
-        self._failed_at = asyncio.get_running_loop().time()
-        self._failures += 1
-        self._tables.distrust()
-        self._metrics.database_failed(self._database.where)
-
-    async def _tell_all(self, verdict: Verdict, *, gone: bool = False) -> None:
-        """Say the same of every resource, and let those go that have waited for their deletion long enough.
-
-        Args:
-            verdict: what is wrong.
-            gone: nothing of any queue can be left.
-        """
-        resources: list[Queue | Worker] = [*self._assignment.queues, *self._assignment.workers]
-        await self._reporter.in_time(
-            tell_or_let_go(self._reporter, resource, verdict, gone=gone or resource.uid in self._assignment.orphans)
-            for resource in resources
-            if not resource.frozen
-        )
+            # Those of the reaper come between rounds.
+            self._metrics.round_trips(self._database.round_trips - self._sent)
+            self._sent = self._database.round_trips
+        self._outages.over()
+        self._metrics.round_took(self._database.where, asyncio.get_running_loop().time() - started)
+        return pause
 
     # -- one round
 
@@ -199,6 +169,13 @@ class DatabaseLoop:
         if await self._tables.prepare(self._assignment.queues):
             # While tables are altered nobody can send a heartbeat.
             self._failed_at = asyncio.get_running_loop().time()
+        # That may have taken minutes.
+        self._metrics.loop_heard(self)
+        async with asyncio.timeout(_ROUND_SECONDS):
+            return await self._compare()
+
+    async def _compare(self) -> float:
+        """Compare what is declared with the rows, unless both are as before; give the time to the next, in seconds."""
         now = asyncio.get_running_loop().time()
         steady, self._steady = self._steady, None
         if steady is not None and steady.assignment is self._assignment:
@@ -240,7 +217,7 @@ class DatabaseLoop:
             workers=tuple(workers),
             desired=desired,
             found=found,
-            planned=self._with_problems(planned, outcome),
+            planned=outcome.judged(planned),
             steady=all_held and silence_counts and not ends.asked,
         )
         pause = await self._conclude(state, now)
@@ -288,18 +265,6 @@ class DatabaseLoop:
             own = verdict is not None and verdict.reason != "Conflict"
             backlogs.put(queue.key, self._counts.backlog(queue.queue_name) if own else None)
         return counted
-
-    def _with_problems(self, planned: Plan, outcome: Outcome) -> Plan:
-        """Say what was refused of those alone whom it concerns; log what is a defect of ours."""
-        for (kind, key), error in planned.defects.items():
-            _log.error("defect", extra={"kind": kind, "resource": str(key)}, exc_info=error)
-        refused = {
-            key: outcome.workers[worker_id]
-            for key, report in planned.reports.items()
-            for worker_id in report.worker_ids
-            if worker_id in outcome.workers
-        }
-        return replace(planned, queues={**planned.queues, **outcome.queues}, workers={**planned.workers, **refused})
 
     async def _hold_all(self) -> bool:
         """Nothing is written for a resource before it is sure to tell us of its end; tell whether all are, by now."""

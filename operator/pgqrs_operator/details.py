@@ -75,7 +75,7 @@ def worker_details(
         return {}
     # What a busy worker holds changes all the time; it is told as often as the queue's messages are counted.
     told = worker.status.get("leasedMessages")
-    settled = report.state == worker.status.get("state") == "Ready" and told is not None and report.leased
+    settled = report.state == worker.status.get("state") == "Ready" and told is not None
     details: dict[str, Any] = {
         "workerIds": list(report.worker_ids[:_MOST_IDS]),
         "state": report.state,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from pgqrs_operator.drafting import FROZEN
 from pgqrs_operator.store import Queue
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 LET_GO_AFTER = timedelta(seconds=30)
 
 
-async def tell_or_let_go(reporter: Reporter, resource: Resource, verdict: Verdict, *, gone: bool = False) -> None:
+async def tell_or_let_go(
+    reporter: Reporter, resource: Resource, verdict: Verdict, *, gone: bool = False, quietly: bool = False
+) -> None:
     """Say what is wrong, or, where a deletion has waited too long for a database that cannot be had, let it go.
 
     Args:
@@ -26,9 +29,13 @@ async def tell_or_let_go(reporter: Reporter, resource: Resource, verdict: Verdic
         verdict: what is wrong.
         gone: nothing is left that could be deleted, or nobody can know any more where it was. Until then a queue whose
             data is to be deleted waits: a database that does not answer may still have it.
+        quietly: say it in the status alone.
     """
+    if resource.frozen:
+        await reporter.tell(resource, FROZEN)
+        return
     if resource.deleting is None:
-        await reporter.tell(resource, verdict)
+        await reporter.tell(resource, verdict, quietly=quietly)
         return
     if not resource.held:
         # We let it go before; whatever keeps it is somebody else's.
@@ -43,4 +50,4 @@ async def tell_or_let_go(reporter: Reporter, resource: Resource, verdict: Verdic
     if deletes and not gone:
         hint = "The deletion waits for the database; set deletionPolicy to Retain to let this resource go without it."
         verdict = replace(verdict, message=f"{verdict.message} {hint}")
-    await reporter.tell(resource, verdict)
+    await reporter.tell(resource, verdict, quietly=quietly)

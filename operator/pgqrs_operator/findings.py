@@ -12,6 +12,7 @@ from pgqrs_operator import declarations, verdicts
 from pgqrs_operator.contests import Contests
 from pgqrs_operator.details import queue_details, worker_details
 from pgqrs_operator.facts import DeclareQueue, InterruptWorker, ResumeWorker
+from pgqrs_operator.reports import MOST_EVENTS
 from pgqrs_operator.store import Queue
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ _CAUSES = {
     "Updated": "Queue {name!r} was changed as declared.",
     "DriftRepaired": "Queue {name!r} was changed by somebody else and was set right.",
 }
-#: Of so many that are new, or changed as declared, in one round.
-_MOST_EVENTS = 100
 _WARNINGS = {"Recreated", "DriftRepaired"}
 
 
@@ -99,7 +98,7 @@ class Findings:
                 events.append(self._reporter.event(worker, "DriftRepaired", text, warning=True))
         # What somebody may have to look after comes first: of thousands that are new not each is worth the wait.
         told.sort(key=lambda action: action.cause not in _WARNINGS)
-        shown = told[: max(_MOST_EVENTS, sum(action.cause in _WARNINGS for action in told))]
+        shown = told[: max(MOST_EVENTS, sum(action.cause in _WARNINGS for action in told))]
         written = (self._written(queues[action.key], action, outcome.declared[action.key]) for action in shown)
         if not await self._reporter.in_time(itertools.chain(events, written)) or len(shown) < len(told):
             _log.info("some events of rows that were written are left out", extra={"written": len(told)})
@@ -137,23 +136,26 @@ class Findings:
             Whether all is written; else the next round goes on.
         """
         by_uid = {pod.uid: pod for pod in pods}
-        # In any order, so that those that cannot be written are not always the first.
+        # What somebody changed comes first; else in any order, so that none that cannot be written is always first.
         resources: list[Queue | Worker] = [*queues, *workers]
         random.shuffle(resources)
+        resources.sort(key=lambda one: one.status.get("observedGeneration") == one.generation)
         writes = (
-            self._queue(one, found, planned)
+            self._queue(one, found, planned, counted=counted)
             if isinstance(one, Queue)
             else self._worker(one, by_uid.get(one.pod_uid or ""), planned, counted=counted)
             for one in resources
         )
         return await self._reporter.in_time((write for write in writes if write is not None), hurry=hurry)
 
-    def _queue(self, queue: Queue, found: Fleet, planned: Plan) -> _Write | None:
+    def _queue(self, queue: Queue, found: Fleet, planned: Plan, *, counted: bool) -> _Write | None:
         if queue.key in planned.done_queues:
             return self._reporter.let_go(queue)
         if queue.key not in planned.queues:
             return None
         verdict = self._contests.judged(queue.key, planned.queues[queue.key])
+        if not counted:
+            verdict = verdicts.as_told(queue.status, verdict, queue.generation)
         row, counts = found.queues.get(queue.queue_name), self._counts.of(queue.queue_name)
         return self._reporter.telling(queue, verdict, queue_details(row, counts, verdict, told=queue.status))
 
@@ -168,6 +170,8 @@ class Findings:
         if worker.key not in planned.workers:
             return None
         verdict, report = planned.workers[worker.key], planned.reports.get(worker.key)
+        if not counted:
+            verdict = verdicts.as_told(worker.status, verdict, worker.generation)
         details = worker_details(worker, report, verdict, counted=counted, now=datetime.now(UTC))
         return self._reporter.telling(worker, verdict, details)
 

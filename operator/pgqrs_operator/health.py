@@ -1,7 +1,8 @@
 """Answers probes, Prometheus and autoscalers.
 
-A follower is alive while it looks at the Lease. The leader is alive while it also lists the cluster, goes round, and
-sees its own writes come back on a watch: one that is deaf is started anew.
+A follower is alive while it looks at the Lease. The leader is alive while it also lists the cluster, goes round, all
+its database loops go round, and it sees its own writes come back on a watch: one that is deaf is started anew. A
+database that is away is no reason for that: a round that failed is one too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _LEASE_SECONDS = 60.0
 _CANARY_SECONDS = 60.0
 _ROUND_SECONDS = 120.0
+#: A loop of a database: the tables may take ten minutes to be made, a round five.
+_DATABASE_SECONDS = 900.0
 
 
 class HealthServer:
@@ -70,6 +73,9 @@ class HealthServer:
             ("canary", self._canary.seen_at, _CANARY_SECONDS),
         ):
             yield what, now - (since if at is None else at), most
+        oldest = self._metrics.oldest_loop_at
+        if oldest is not None:
+            yield "databases", now - oldest, _DATABASE_SECONDS
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         for what, silence, most in self._silences():

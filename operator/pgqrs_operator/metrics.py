@@ -79,6 +79,11 @@ class Metrics:
         self._watch_age = self._gauge(
             "watch_age_seconds", "Time since the leader last saw a write of its own come back on its watch."
         )
+        #: When each loop of a database was last heard of, by the monotonic clock.
+        self._heard: dict[object, float] = {}
+        self._gauge(
+            "database_loop_age_seconds", "Time since the loop that was silent longest last ended a round."
+        ).set_function(lambda: _age(self.oldest_loop_at))
         #: How many loops look after a database of this address; several schemas of it are several.
         self._loops: Multiset[str] = Multiset()
         # Shown from the beginning, so that the first one of each is an increase.
@@ -148,6 +153,19 @@ class Metrics:
         self._failures.labels(where).inc()
         self._up.labels(where).set(0)
 
+    def loop_heard(self, loop: object) -> None:
+        """Note that a loop goes on, whether its round was complete or failed; `loop_ended` forgets it."""
+        self._heard[loop] = time.monotonic()
+
+    def loop_ended(self, loop: object) -> None:
+        """Forget a loop that goes round no more."""
+        self._heard.pop(loop, None)
+
+    @property
+    def oldest_loop_at(self) -> float | None:
+        """When the loop that was silent longest was heard of, by the monotonic clock; None where there is no loop."""
+        return min(self._heard.values(), default=None)
+
     def round_took(self, where: str, seconds: float) -> None:
         """Note that a round was complete, and how long it took."""
         self._reconciled.observe(seconds)
@@ -169,12 +187,7 @@ class Metrics:
 
     def show_watch(self, seen_at: Callable[[], float | None]) -> None:
         """Show how long ago a watch showed something, by the monotonic clock; it is no number before the first time."""
-
-        def age() -> float:
-            at = seen_at()
-            return float("nan") if at is None else time.monotonic() - at
-
-        self._watch_age.set_function(age)
+        self._watch_age.set_function(lambda: _age(seen_at()))
 
     def leads(self, *, leading: bool) -> None:
         """Note whether this process is the one that acts."""
@@ -183,3 +196,8 @@ class Metrics:
     def text(self) -> bytes:
         """Give all of it in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def _age(at: float | None) -> float:
+    """Give the seconds since a moment of the monotonic clock, no number where there is none."""
+    return float("nan") if at is None else time.monotonic() - at

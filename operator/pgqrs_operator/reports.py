@@ -6,7 +6,6 @@ A write that fails is logged and left to the next round, which finds the same di
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -27,9 +26,10 @@ _log = logging.getLogger(__name__)
 
 #: Writes that are under way at a time.
 _PARALLEL = 16
-#: So many are begun together, and none after so many seconds: meanwhile nothing is done for the messages of the dead.
-_SLICE = 100
+#: None is begun after so many seconds: meanwhile nothing is done for the messages of the dead.
 _WRITING_SECONDS = 3.0
+#: So many objects get an Event where one cause says the same of thousands.
+MOST_EVENTS = 100
 _PLURALS = {"PgqrsQueue": QUEUES, "PgqrsWorker": WORKERS}
 _COMPONENT = "pgqrs-operator"
 
@@ -42,25 +42,13 @@ class Reporter:
         self._store = store
         self._slots = asyncio.Semaphore(_PARALLEL)
 
-    async def together(self, writes: Iterable[Coroutine[Any, Any, object]]) -> None:
-        """Carry out writes side by side; one that raises is logged, and the others go on."""
-        all_of_them = list(writes)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for write in all_of_them:
-                    group.create_task(self._slotted(write))
-        finally:
-            # Those that a cancellation kept from beginning; for the others this does nothing.
-            for write in all_of_them:
-                write.close()
-
     async def in_time(
         self, writes: Iterable[Coroutine[Any, Any, object]], *, hurry: Callable[[], bool] = lambda: False
     ) -> bool:
-        """Carry out writes as long as there is time; what is left out must be found again by the next round.
+        """Carry out writes side by side, as long as there is time; one that raises is logged, and the others go on.
 
         Args:
-            writes: those that come too late are not even made.
+            writes: those that come too late are not even made, and must be found again by the next round.
             hurry: tells whether something came up that is to be done first.
 
         Returns:
@@ -68,31 +56,46 @@ class Reporter:
         """
         left = iter(writes)
         ends_at = asyncio.get_running_loop().time() + _WRITING_SECONDS
-        while part := list(itertools.islice(left, _SLICE)):
-            await self.together(part)
-            if asyncio.get_running_loop().time() > ends_at or hurry():
-                return False
-        return True
+
+        async def carry_out() -> None:
+            for write in left:
+                await self._slotted(write)
+                if asyncio.get_running_loop().time() > ends_at or hurry():
+                    return
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_PARALLEL):
+                group.create_task(carry_out())
+        late = next(left, None)
+        if late is not None:
+            late.close()
+        return late is None
 
     async def _slotted(self, write: Coroutine[Any, Any, object]) -> None:
-        async with self._slots:
-            try:
+        try:
+            # Others write as well, for other databases.
+            async with self._slots:
                 await write
-            except Exception:  # noqa: BLE001 - one resource must not keep the others from being told
-                _log.exception("a write failed; the next round tries it again")
+        except Exception:  # noqa: BLE001 - one resource must not keep the others from being told
+            _log.exception("a write failed; the next round tries it again")
+        finally:
+            # Where a cancellation kept it from beginning; else this does nothing.
+            write.close()
 
     def _keep(self, body: Mapping[str, Any]) -> None:
         shelf = self._store.queues if body.get("kind") == "PgqrsQueue" else self._store.workers
         shelf.put(body)
 
-    async def tell(self, resource: Resource, verdict: Verdict, details: Mapping[str, Any] | None = None) -> None:
+    async def tell(
+        self, resource: Resource, verdict: Verdict, details: Mapping[str, Any] | None = None, *, quietly: bool = False
+    ) -> None:
         """Write the verdict, and what else the status is to say; see `telling`."""
-        write = self.telling(resource, verdict, details)
+        write = self.telling(resource, verdict, details, quietly=quietly)
         if write is not None:
             await write
 
     def telling(
-        self, resource: Resource, verdict: Verdict, details: Mapping[str, Any] | None = None
+        self, resource: Resource, verdict: Verdict, details: Mapping[str, Any] | None = None, *, quietly: bool = False
     ) -> Coroutine[Any, Any, None] | None:
         """Give the write that makes the status say the verdict, or None where it does, as mostly.
 
@@ -100,6 +103,7 @@ class Reporter:
             resource: the resource as it was judged.
             verdict: the judgement.
             details: other fields of the status; None leaves them as they are.
+            quietly: make no Event.
         """
         old = resource.status
         told = old.get("conditions") or ()
@@ -114,9 +118,9 @@ class Reporter:
             verdict, generation=resource.generation, previous=told, now=datetime.now(UTC)
         )
         patch = verdicts.merge_patch(old, new)
-        return self._tell(resource, verdict, patch) if patch else None
+        return self._tell(resource, verdict, patch, quietly=quietly) if patch else None
 
-    async def _tell(self, resource: Resource, verdict: Verdict, patch: Mapping[str, Any]) -> None:
+    async def _tell(self, resource: Resource, verdict: Verdict, patch: Mapping[str, Any], *, quietly: bool) -> None:
         plural = _PLURALS[resource.kind]
         try:
             self._keep(await self._kubernetes.patch_status(plural, *resource.key, patch))
@@ -134,7 +138,10 @@ class Reporter:
             )  # fmt: skip
             # What passes by itself is no event, but for the one thing that somebody may have to look after; nor is it
             # one that something new is as it should be.
-            if (verdict.kind != "waiting" and (before or not verdict.ready)) or verdict.reason == "DatabaseUnavailable":
+            worth = (
+                verdict.kind != "waiting" and (before or not verdict.ready)
+            ) or verdict.reason == "DatabaseUnavailable"
+            if worth and not quietly:
                 await self.event(resource, verdict.reason, verdict.message, warning=verdict.warns)
 
     async def hold(self, resource: Resource) -> None:

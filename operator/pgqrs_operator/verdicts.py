@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -97,6 +97,13 @@ def condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
         if found.get("type") == kind:
             return found if isinstance(found, dict) else {}
     return {}
+
+
+def as_told(status: Mapping[str, Any], verdict: Verdict, generation: int) -> Verdict:
+    """Give what is waited for in the words of before: how many messages are left is news once they are counted."""
+    said = condition(status, "Ready")
+    same = said.get("reason") == verdict.reason and said.get("observedGeneration") == generation
+    return replace(verdict, message=said.get("message", "")) if verdict.kind == "waiting" and same else verdict
 
 
 def says(status: Mapping[str, Any], verdict: Verdict, generation: int) -> bool:

@@ -167,7 +167,7 @@ async def _change(cluster: Cluster, *, paused: bool, generation: int) -> None:
 async def test_where_much_is_to_be_written_it_is_written_over_several_rounds(
     cluster: Cluster, dsn: str, admin: pgqrs.Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reports, "_SLICE", 2)
+    monkeypatch.setattr(reports, "_PARALLEL", 2)
     monkeypatch.setattr(reports, "_WRITING_SECONDS", 0.0)
     rounds = 0
     observe = fleet.observe
@@ -192,7 +192,7 @@ async def test_where_much_is_to_be_written_it_is_written_over_several_rounds(
 async def test_what_is_left_out_for_want_of_time_is_not_begun(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reports, "_SLICE", 2)
+    monkeypatch.setattr(reports, "_PARALLEL", 2)
     begun: list[int] = []
 
     async def write(number: int) -> None:

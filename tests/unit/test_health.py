@@ -47,6 +47,8 @@ class Probed:
         await self.leadership.acquire()
         self.metrics.cluster_listed()
         self.metrics.controller_turned()
+        for loop in ("one", "other"):
+            self.metrics.loop_heard(loop)
         self.canary.seen_at = time.monotonic()
 
 
@@ -93,7 +95,7 @@ async def test_a_leader_is_ready_once_it_has_listed_and_turned(probed: Probed) -
     assert await probed.get("/readyz") == (200, "ok, the leader\n")
 
 
-@pytest.mark.parametrize("what", ["lease", "listing", "controller", "canary"])
+@pytest.mark.parametrize("what", ["lease", "listing", "controller", "canary", "databases"])
 async def test_a_leader_is_alive_only_while_everything_goes_on(probed: Probed, what: str) -> None:
     await probed.leads()
     assert (await probed.get("/healthz"))[0] == 200
@@ -105,6 +107,8 @@ async def test_a_leader_is_alive_only_while_everything_goes_on(probed: Probed, w
             probed.metrics.listed_at = then
         case "controller":
             probed.metrics.turned_at = then
+        case "databases":
+            probed.metrics._heard["other"] = then  # noqa: SLF001 - one of two hangs
         case _:
             probed.canary.seen_at = then
     status, text = await probed.get("/healthz")
@@ -122,6 +126,17 @@ async def test_a_leader_that_never_saw_its_own_writes_is_started_anew(probed: Pr
     status, text = await probed.get("/healthz")
     assert status == 503
     assert text.startswith("canary: nothing for ")
+
+
+async def test_a_database_that_nobody_looks_after_any_more_is_not_waited_for(probed: Probed) -> None:
+    await probed.leads()
+    probed.metrics._heard["other"] -= _LONG_AGO  # noqa: SLF001 - as if it had hung
+    assert "database_loop_age_seconds 1000" in (await probed.get("/metrics"))[1]
+    assert (await probed.get("/healthz"))[0] == 503
+    probed.metrics.loop_ended("other")
+    assert (await probed.get("/healthz"))[0] == 200
+    probed.metrics.loop_ended("one")
+    assert (await probed.get("/healthz"))[0] == 200
 
 
 async def test_metrics_are_served(probed: Probed) -> None:

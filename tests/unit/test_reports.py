@@ -180,7 +180,7 @@ async def test_one_write_that_fails_keeps_no_other_from_being_made() -> None:
             raise RuntimeError(message)
         written.append(number)
 
-    await desk.reporter.together(write(number) for number in range(3))
+    await desk.reporter.in_time(write(number) for number in range(3))
     assert written == [0, 2]
 
 
@@ -192,11 +192,11 @@ async def test_writes_that_were_cancelled_before_they_began_leave_nothing_behind
 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
-            await desk.reporter.together(write() for _ in range(50))
+            await desk.reporter.in_time(write() for _ in range(50))
     gc.collect()
 
 
-async def test_what_has_to_be_done_first_ends_the_writing_after_a_slice() -> None:
+async def test_what_has_to_be_done_first_ends_the_writing() -> None:
     desk, written = Desk(), 0
 
     async def write() -> None:
