@@ -181,8 +181,7 @@ class Controller:
             # What somebody has to mend about a Secret, nobody can know of its database.
             yield tell_or_let_go(self._reporter, queue, verdict, gone=verdict.kind == "stalled")
         for pod in uninjected:
-            self._reported.add(pod.uid)
-            yield self._reporter.report_without_sidecar(pod)
+            yield self._report_without_sidecar(pod)
 
     async def _sort(self) -> _Sorted:
         """Sort the queues by their database; those without one come with what is wrong."""
@@ -219,6 +218,10 @@ class Controller:
                 await self._reporter.let_go(worker)
                 return
         await tell_or_let_go(self._reporter, worker, verdict)
+
+    async def _report_without_sidecar(self, pod: Pod) -> None:
+        self._reported.add(pod.uid)
+        await self._reporter.report_without_sidecar(pod)
 
     def _missing_workers(self, homes: dict[Key, DatabaseKey]) -> list[Pod]:
         """Give each injected pod that has no `PgqrsWorker` and goes on."""

@@ -60,7 +60,7 @@ class Counts:
             urgent: those of them that somebody scales by.
 
         Returns:
-            Whether all are counted; a count that takes long ends in a later round.
+            Whether numbers are due: all were counted just now, or cannot be; what takes long ends in a later round.
         """
         now = asyncio.get_running_loop().time()
         # These have nothing to show, and a status is not written twice for that: however many there are.
@@ -81,8 +81,8 @@ class Counts:
         except errors.DatabaseError as error:
             # Numbers are for people; what is declared comes true without them.
             _log.warning("messages not counted", extra={"database": self._database.where, "error": str(error)})
-            self._left = None
-            return False
+            due, self._left = self._left is not None, None
+            return due
         if self._left is None or self._left:
             return False
         self._left = None

@@ -20,7 +20,7 @@ from pgqrs_operator.endings import Endings
 from pgqrs_operator.explanations import Explanations
 from pgqrs_operator.facts import Observed
 from pgqrs_operator.fencing import FencedDatabase, always
-from pgqrs_operator.findings import Findings
+from pgqrs_operator.findings import Findings, Told
 from pgqrs_operator.outages import Outages
 from pgqrs_operator.pace import Pace
 from pgqrs_operator.plan import plan
@@ -97,6 +97,8 @@ class DatabaseLoop:
         self._failed_at = asyncio.get_running_loop().time()
         #: Statements that were counted.
         self._sent = 0
+        #: All was counted, and not all of it was told.
+        self._numbers_due = False
         #: What the last round found, if nothing is left to do about it.
         self._steady: State | None = None
 
@@ -149,6 +151,7 @@ class DatabaseLoop:
         try:
             pause = await self._round()
         except Exception as error:  # noqa: BLE001 - told in every condition, and tried again
+            self._steady = None
             self._failed_at = asyncio.get_running_loop().time()
             self._tables.distrust()
             self._metrics.database_failed(self._database.where)
@@ -218,7 +221,10 @@ class DatabaseLoop:
             desired=desired,
             found=found,
             planned=outcome.judged(planned),
-            steady=all_held and silence_counts and not ends.asked,
+            steady=len(queues) == len(assignment.queues)
+            and len(workers) == len(assignment.workers)
+            and silence_counts
+            and not ends.asked,
         )
         pause = await self._conclude(state, now)
         return pause if all_held else 0.0
@@ -234,20 +240,15 @@ class DatabaseLoop:
         if self._costs is not None:
             self._costs.note(state.found.workers)
         self._reaper.serve(state.planned.served)
-        counted = await self._count(state)
-        if counted or not told:
-            told = await self._findings.report(
-                state.queues,
-                state.workers,
-                state.assignment.pods,
-                found=state.found,
-                planned=state.planned,
-                counted=counted,
-                hurry=self._hurries,
-            )
-        if not told:
+        self._numbers_due |= await self._count(state)
+        report = Told(all=True, writes=0)
+        if self._numbers_due or not told:
+            report = await self._findings.report(state, counted=self._numbers_due, hurry=self._hurries)
+        if not report.all:
             return 0.0
-        if state.lasts():
+        self._numbers_due = False
+        # A write that succeeded brings another assignment, and one that failed is to be tried again.
+        if not report.writes and state.lasts():
             self._steady = state
         took = asyncio.get_running_loop().time() - began
         return self._pace.after(began, took, state.planned.queues, state.planned.workers)

@@ -35,6 +35,8 @@ class Endings:
         self._shelf = shelf
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._final: dict[str, str] = {}
+        #: How often the API server was asked.
+        self.reads = 0
 
     async def confirmed(self, missing: Mapping[str, Collection[str]], ended: Mapping[str, Pod]) -> dict[str, str]:
         """Give the reason for every pod whose end is certain, by its uid.
@@ -77,6 +79,7 @@ class Endings:
 
     async def _there(self, namespace: str, uids: Collection[str]) -> Collection[str]:
         """Give the pods of a namespace; those that were asked for where it cannot be read."""
+        self.reads += 1
         try:
             async with self._slots:
                 return await self._kubernetes.list_pod_uids(namespace)
@@ -86,6 +89,7 @@ class Endings:
 
     async def _now(self, pod: Pod) -> Pod | None:
         """Read a pod as it is now; None where it cannot be read. One that is gone has ended."""
+        self.reads += 1
         try:
             async with self._slots:
                 now = pods.read(await self._kubernetes.get_pod(*pod.key))

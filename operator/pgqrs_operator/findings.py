@@ -6,7 +6,7 @@ import itertools
 import logging
 import random
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from pgqrs_operator import declarations, verdicts
 from pgqrs_operator.contests import Contests
@@ -16,7 +16,7 @@ from pgqrs_operator.reports import MOST_EVENTS
 from pgqrs_operator.store import Queue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
     from pgqrs.fleet import Fleet, FleetWorker
     from pgqrs.models import QueueId
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pgqrs_operator.metrics import Metrics
     from pgqrs_operator.pods import Pod
     from pgqrs_operator.reports import Reporter
+    from pgqrs_operator.state import State
     from pgqrs_operator.store import Store, Worker
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,15 @@ def _lost(former_id: int, row_id: int) -> str:
         f"Its id is {row_id} now. It had the id {former_id} before, which is not free in this database; messages that "
         "name that one as queue_id are not found by it."
     )
+
+
+class Told(NamedTuple):
+    """How much of what was found was written."""
+
+    #: The end was reached.
+    all: bool
+    #: So many writes were tried.
+    writes: int
 
 
 class Findings:
@@ -110,43 +120,37 @@ class Findings:
             text = f"{text} {_kept(former_id) if former_id == row_id else _lost(former_id, row_id)}"
         await self._reporter.event(queue, action.cause, text, warning=action.cause in _WARNINGS)
 
-    async def report(
-        self,
-        queues: Iterable[Queue],
-        workers: Iterable[Worker],
-        pods: Iterable[Pod],
-        *,
-        found: Fleet,
-        planned: Plan,
-        counted: bool,
-        hurry: Callable[[], bool],
-    ) -> bool:
+    async def report(self, state: State, *, counted: bool, hurry: Callable[[], bool]) -> Told:
         """Write statuses and finalizers, as far as there is time.
 
         Args:
-            queues: the resources of queues.
-            workers: those of workers.
-            pods: the pods of these queues.
-            found: the rows as they are now.
-            planned: what is said of them.
-            counted: whether all messages were counted just now.
+            state: what was found.
+            counted: whether numbers are due.
             hurry: tells whether something came up that is to be done first.
 
         Returns:
-            Whether all is written; else the next round goes on.
+            How much of it; what is left out, or failed, is found again by the next round.
         """
-        by_uid = {pod.uid: pod for pod in pods}
-        # What somebody changed comes first; else in any order, so that none that cannot be written is always first.
-        resources: list[Queue | Worker] = [*queues, *workers]
+        by_uid = {pod.uid: pod for pod in state.assignment.pods}
+        # In any order, so that those that cannot be written are not always the first.
+        resources: list[Queue | Worker] = [*state.queues, *state.workers]
         random.shuffle(resources)
-        resources.sort(key=lambda one: one.status.get("observedGeneration") == one.generation)
         writes = (
-            self._queue(one, found, planned, counted=counted)
+            self._queue(one, state.found, state.planned, counted=counted)
             if isinstance(one, Queue)
-            else self._worker(one, by_uid.get(one.pod_uid or ""), planned, counted=counted)
+            else self._worker(one, by_uid.get(one.pod_uid or ""), state.planned, counted=counted)
             for one in resources
         )
-        return await self._reporter.in_time((write for write in writes if write is not None), hurry=hurry)
+        made = 0
+
+        def needed() -> Iterator[_Write]:
+            nonlocal made
+            for write in writes:
+                if write is not None:
+                    made += 1
+                    yield write
+
+        return Told(all=await self._reporter.in_time(needed(), hurry=hurry), writes=made)
 
     def _queue(self, queue: Queue, found: Fleet, planned: Plan, *, counted: bool) -> _Write | None:
         if queue.key in planned.done_queues:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+#: A text that came so often in a row is what is the matter.
+_SURE = 5
+
 
 class Outages:
     """Tells of one database's failures."""
@@ -28,14 +31,23 @@ class Outages:
         self._reporter = reporter
         self._tables = tables
         self._where = where
-        #: Rounds that failed since the last complete one, and what was said of the first: an outage has many texts, and
-        #: each other one would be a write for every resource.
+        #: Rounds that failed since the last complete one.
         self._failures = 0
-        self._text = ""
+        #: What is told, and the latest text with how often it came in a row.
+        self._told = ""
+        self._latest = ("", 0)
 
     def over(self) -> None:
         """Note that a round was complete."""
-        self._failures, self._text = 0, ""
+        self._failures, self._told, self._latest = 0, "", ("", 0)
+
+    def _text(self, latest: str) -> str:
+        """Give what is told of an outage: it may have texts in turn, and another one is a write for every resource."""
+        text, times = self._latest
+        self._latest = latest, times + 1 if text == latest else 1
+        if not self._told or self._latest[1] >= _SURE:
+            self._told = latest
+        return self._told
 
     async def tell(self, error: Exception, assignment: Assignment) -> None:
         """Say of every resource what is wrong.
@@ -46,10 +58,9 @@ class Outages:
         """
         self._failures += 1
         if isinstance(error, errors.DatabaseUnavailableError):
-            self._text = self._text or str(error)
             # A deadlock, a lock that was not free, a server that starts anew: what passes at once changes no status.
             if self._failures > 1:
-                await self._tell_all(verdicts.waiting("DatabaseUnavailable", self._text), assignment)
+                await self._tell_all(verdicts.waiting("DatabaseUnavailable", self._text(str(error))), assignment)
         elif isinstance(error, errors.SchemaError):
             gone = await self._tables.are_gone()
             await self._tell_all(verdicts.stalled("SchemaNotUsable", str(error)), assignment, gone=gone)

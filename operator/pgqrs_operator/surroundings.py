@@ -31,7 +31,7 @@ class Ends(NamedTuple):
     pods: Mapping[str, str]
     #: App containers of pods that go on.
     containers: Mapping[str, Restart]
-    #: Whether the API server was asked about any: it may say something else the next time.
+    #: Whether the API server was asked about any, or has to be: it may say something else the next time.
     asked: bool = False
 
     @property
@@ -49,11 +49,14 @@ class Surroundings:
         self._endings = endings
         #: Uids of pods that this cluster is known to have had, and when they were last seen, by the event loop's clock.
         self._ours: dict[str, float] = {}
+        #: Uids of those that are there and that this database's loop is told of whenever they change.
+        self._assigned: set[str] = set()
 
     def know(self, pods: Iterable[Pod], workers: Iterable[Worker]) -> None:
         """Take the pods that are there and those that have a `PgqrsWorker` as this cluster's."""
         now = asyncio.get_running_loop().time()
-        self._ours |= dict.fromkeys((pod.uid for pod in pods), now)
+        self._assigned = {pod.uid for pod in pods}
+        self._ours |= dict.fromkeys(self._assigned, now)
         self._ours |= dict.fromkeys((worker.pod_uid for worker in workers if worker.pod_uid), now)
 
     def _remember(self, found: Fleet) -> None:
@@ -96,9 +99,15 @@ class Surroundings:
             pod = self._store.pods.get(row.info.pod_uid or "")
             if pod is not None and pod.ended is None and pod.restart is not None and is_over(row, pod.restart):
                 suspected[pod.uid] = pod
+        named = {row.info.pod_uid for row in found.workers if row.info.pod_uid}
+        named |= {worker.pod_uid for worker in complete.workers if worker.pod_uid is not None}
+        reads = self._endings.reads
         over = await self._endings.confirmed(missing, ended)
         restarts = await self._endings.restarts(suspected.values())
-        return complete, Ends(over, restarts, asked=bool(missing or ended or suspected))
+        # Of a pod that this loop is not told of nobody says when it changes.
+        strangers = named - self._assigned
+        asked = self._endings.reads > reads or any(self._store.pods.get(uid) is not None for uid in strangers)
+        return complete, Ends(over, restarts, asked=asked)
 
     def _is_ours(self, row: FleetWorker) -> bool:
         """Whether a row's pod is one of this cluster. Without a name, another cluster's rows look like ours."""

@@ -99,6 +99,19 @@ async def test_an_outage_is_told_once_however_many_texts_it_has(
     assert (await queues.get(admin.database, "emails")).queue_name == "emails"
 
 
+async def test_what_is_the_matter_for_long_is_told_in_the_end(cluster: Cluster, dsn: str, outage: Outage) -> None:
+    cluster.server.put_secret(dsn)
+    cluster.server.put("PgqrsQueue", "emails")
+    async with cluster.operator():
+        await cluster.eventually(lambda: cluster.server.reason("PgqrsQueue", "emails") == "InSync")
+        outage.texts = itertools.chain(
+            ["it shuts down", "it starts"], itertools.repeat("its certificate is not trusted")
+        )
+        outage.on = True
+        await cluster.eventually(lambda: _message(cluster, "emails") == "it starts")
+        await cluster.eventually(lambda: _message(cluster, "emails") == "its certificate is not trusted")
+
+
 async def test_an_outage_makes_events_about_some_and_is_told_of_all(
     cluster: Cluster, dsn: str, admin: pgqrs.Admin, outage: Outage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

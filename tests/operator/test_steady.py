@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pgqrs import fleet, lifecycle, queues
-from pgqrs.models import QueuePolicy
-from pgqrs_operator import database_loop, pace, verdicts
+from pgqrs.models import PodIdentity, QueuePolicy
+from pgqrs_operator import counting, database_loop, pace, verdicts
 from pgqrs_operator.assignment import Assignment
 from pgqrs_operator.facts import Concerned, Desired, InterruptWorker, Key, Plan
 from pgqrs_operator.plan import plan
+from pgqrs_operator.settings import Settings
 from pgqrs_operator.state import State
 
 if TYPE_CHECKING:
@@ -92,6 +93,49 @@ async def test_what_did_not_change_is_not_planned_again(
 
         await connection.execute("UPDATE pgqrs_workers SET heartbeat_at = now() - interval '1 hour'")
         await cluster.eventually(lambda: server.reason("PgqrsWorker", "w") == "WaitingForWorker")
+
+
+@pytest.mark.parametrize("refused", ["/pgqrsqueues/bills", "/pgqrsqueues/bills/status"])
+async def test_a_write_that_failed_is_tried_again_by_the_next_round(
+    cluster: Cluster, dsn: str, rounds: Rounds, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    monkeypatch.setattr(counting, "_INTERVAL_SECONDS", 3600.0)
+    server = cluster.server
+    server.put_secret(dsn)
+    server.put("PgqrsQueue", "emails")
+    async with cluster.operator():
+        await cluster.eventually(lambda: server.reason("PgqrsQueue", "emails") == "InSync")
+        await _three_looks(cluster, rounds)
+        server.refusals[refused] = 500
+        server.put("PgqrsQueue", "bills", metadata={"finalizers": []})
+        await cluster.eventually(lambda: any(path.endswith(refused) for _, path in server.requests))
+        await _three_looks(cluster, rounds)
+        del server.refusals[refused]
+        await cluster.eventually(lambda: server.reason("PgqrsQueue", "bills") == "InSync")
+
+
+async def test_the_end_of_a_pod_that_is_not_of_these_queues_is_seen_at_once(
+    cluster: Cluster, dsn: str, admin: pgqrs.Admin, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its label names no queue here, but it has a worker in one: nobody tells this database's loop that it is gone."""
+    monkeypatch.setattr(counting, "_INTERVAL_SECONDS", 3600.0)
+    cluster.settings = Settings(cluster="c1")
+    server = cluster.server
+    server.put_secret(dsn)
+    server.put("PgqrsQueue", "emails", spec={"heartbeatTimeout": "1h"})
+    uid = server.put_pod("web-1", queue="elsewhere")["metadata"]["uid"]
+    async with cluster.operator():
+        await cluster.eventually(lambda: server.reason("PgqrsQueue", "emails") == "InSync")
+        pod = PodIdentity(uid=uid, name="web-1", namespace="shop", cluster="c1")
+        row = await lifecycle.register(admin.database, "emails", hostname="web-1.shop", pod=pod)
+        await _three_looks(cluster, rounds)
+        del server.objects["pods", "shop", "web-1"]
+        await cluster.eventually(lambda: _stopped(cluster))
+        assert (await lifecycle.get(admin.database, row.id)).status == "stopped"
+
+
+def _stopped(cluster: Cluster) -> float | None:
+    return cluster.metrics.registry.get_sample_value("pgqrs_operator_workers_stopped_total", {"cause": "pod_deleted"})
 
 
 async def test_the_same_rows_are_the_same_value(admin: pgqrs.Admin, connection: asyncpg.Connection) -> None:

@@ -10,12 +10,14 @@ import pytest
 
 from pgqrs.fleet import Fleet
 from pgqrs_operator import verdicts
+from pgqrs_operator.assignment import Assignment
 from pgqrs_operator.counting import Counts
 from pgqrs_operator.details import worker_details
-from pgqrs_operator.facts import Key, Plan, WorkerReport
+from pgqrs_operator.facts import Desired, Key, Plan, WorkerReport
 from pgqrs_operator.findings import Findings
 from pgqrs_operator.metrics import Metrics
 from pgqrs_operator.reports import Reporter
+from pgqrs_operator.state import State
 from pgqrs_operator.store import Store, read_worker
 from tests.unit.test_reports import Server
 
@@ -120,11 +122,17 @@ class Told:
     async def round(self, verdict: verdicts.Verdict, *, counted: bool = False) -> str:
         """Write what a round found; give the message that the status has then."""
         planned = _plan(queue=verdict) if self._queue else _plan(worker=verdict)
-        found = Fleet(queues={}, workers=())
-        queues, workers = (list(self._shelf), []) if self._queue else ([], list(self._shelf))
-        assert await self._findings.report(
-            queues, workers, (), found=found, planned=planned, counted=counted, hurry=lambda: False
+        queues, workers = (tuple(self._shelf), ()) if self._queue else ((), tuple(self._shelf))
+        state = State(
+            assignment=Assignment(queues=queues, workers=workers, pods=()),
+            queues=queues,
+            workers=workers,
+            desired=Desired(queues=(), workers=()),
+            found=Fleet(queues={}, workers=()),
+            planned=planned,
+            steady=False,
         )
+        assert (await self._findings.report(state, counted=counted, hurry=lambda: False)).all
         message: str = verdicts.condition(self.server.body["status"], "Ready")["message"]
         return message
 
