@@ -20,6 +20,8 @@ pytestmark = pytest.mark.timeout(300)
 #: Longer than a silent worker is in this test.
 _PATIENT = {"heartbeatTimeout": "10m"}
 _WITHIN_SECONDS = 30.0
+_NUMBERS = re.compile(r"^(pgqrs_operator_\w+) (\S+)$", re.MULTILINE)
+_DEPTHS = re.compile(r"^pgqrs_queue_messages\{(.*)\} (\S+)$", re.MULTILINE)
 _REPAIRS = re.compile(r'^pgqrs_operator_drift_repairs_total\{kind="(\w+)"\} (\S+)$', re.MULTILINE)
 
 
@@ -70,3 +72,16 @@ def test_rows_that_were_changed_or_deleted_by_hand_come_back(shop: Shop, api: Di
 
     assert repairs() == {kind: count + 1 for kind, count in before.items()}
     assert operators.leader() == leader
+
+    numbers = dict(_NUMBERS.findall(shop.installation.metrics(leader)))
+    assert 0 <= float(numbers["pgqrs_operator_watch_age_seconds"]) < _WITHIN_SECONDS
+    assert 0 <= float(numbers["pgqrs_operator_database_loop_age_seconds"]) < 2 * _WITHIN_SECONDS
+    for name in ("pgqrs_operator_database_round_trips_total", "pgqrs_operator_reconcile_duration_seconds_count"):
+        assert float(numbers[name]) > 0
+    assert numbers["pgqrs_operator_leader"] == "1.0"
+    (ready,) = (
+        value
+        for labels, value in _DEPTHS.findall(shop.installation.metrics(leader))
+        if f'namespace="{shop.namespace}"' in labels and f'queue="{STEADY}"' in labels and 'state="ready"' in labels
+    )
+    assert ready == "0.0"

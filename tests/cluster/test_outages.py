@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from tests.cluster.shop import Shop
 
 pytestmark = pytest.mark.timeout(300)
+
+
+def _works(shop: Shop) -> set[str]:
+    """Name the pods that have a worker that is ready."""
+    return set(shop.query("SELECT pod_name FROM pgqrs_workers WHERE status = 'ready'").split())
 
 
 def test_work_goes_on_without_the_operator_which_catches_up(shop: Shop) -> None:
@@ -29,9 +35,10 @@ def test_work_goes_on_without_the_operator_which_catches_up(shop: Shop) -> None:
         shop.kill_app(shop.pod())
         shop.wait_handled(120, within=60)
         shop.kubectl("patch", "pgqrsqueue", "emails", "--type=merge", "-p", '{"spec":{"maxReads":7}}')
-        gone = shop.pod()
+        gone, before = shop.pod(), _works(shop)
         shop.kubectl("delete", "pod", gone, "--wait=false")
         eventually("the pod is gone", lambda: not shop.get("pod", gone), within=60)
+        eventually("the pod in its place works", lambda: _works(shop) - before, within=60)
     finally:
         shop.installation.scale("operator", 2)
     eventually("the row follows", lambda: shop.query("SELECT read_limit FROM pgqrs_queues") == "7", within=30)
@@ -57,3 +64,10 @@ def test_a_database_that_crashes_under_load_loses_nothing(shop: Shop) -> None:
     shop.wait_handled(120, within=90)
     assert shop.number("SELECT count(*) FROM pgqrs_messages WHERE dead_reason IS NOT NULL") == 0
     shop.reason("InSync", within=30)
+    # Whatever was tried meanwhile, each resource has one Event of its end, and one of the outage if that was seen.
+    told = Counter(
+        (event["involvedObject"]["uid"], event["reason"])
+        for event in shop.items("events")
+        if event["source"].get("component") == "pgqrs-operator" and event["involvedObject"]["kind"] == "PgqrsQueue"
+    )
+    assert set(told.values()) == {1}

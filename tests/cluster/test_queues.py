@@ -40,6 +40,31 @@ def test_a_queue_appears_and_follows_its_resource(shop: Shop) -> None:
     assert shown[1].split()[:3] == ["emails", "emails", "True"]
 
 
+def test_every_field_reaches_its_row(shop: Shop) -> None:
+    shop.query("CREATE SCHEMA app")
+    shop.ready_queue(
+        "bills",
+        queueName="invoices",
+        connection={"schema": "app", "secretRef": {"name": "pgqrs", "key": "dsn"}},
+        paused=True,
+        leaseDuration="90s",
+        maxReads=7,
+        maxDeaths=4,
+        heartbeatTimeout="2m",
+        retry={"firstDelay": "2s", "factor": 3, "maxDelay": "10m"},
+        retention={"archivedMessages": "168h", "deadLetters": "48h", "stoppedWorkers": "24h"},
+        deduplication={"window": "5m"},
+    )
+    columns = (
+        "queue_name, paused, lease_duration, read_limit, death_limit, heartbeat_timeout, backoff_first, "
+        "backoff_factor, backoff_most, archive_retention, dead_retention, worker_retention, dedup_window"
+    )
+    assert shop.query(f"SELECT {columns} FROM app.pgqrs_queues").split("|") == [
+        "invoices", "t", "00:01:30", "7", "4", "00:02:00", "00:00:02", "3", "00:10:00", "168:00:00", "48:00:00",
+        "24:00:00", "00:05:00",
+    ]  # fmt: skip
+
+
 def test_a_deleted_queue_stays_in_the_database(shop: Shop) -> None:
     shop.ready_queue()
     shop.kubectl("delete", "pgqrsqueue", "emails", "--timeout=20s")
@@ -75,6 +100,11 @@ def test_without_its_secret_it_says_so_and_mends_itself(shop: Shop) -> None:
     shop.set_secret({"dsn": shop.dsn})
     shop.reason("InSync", within=20)
     assert shop.query("SELECT queue_name FROM pgqrs_queues") == "emails"
+
+    shop.kubectl("delete", "secret", "pgqrs")
+    shop.reason("SecretNotFound", within=20)
+    shop.set_secret({"dsn": shop.dsn})
+    shop.reason("InSync", within=20)
 
 
 @pytest.mark.parametrize(

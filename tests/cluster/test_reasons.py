@@ -93,6 +93,11 @@ def test_a_database_that_is_silent_holds_up_no_other(shop: Shop) -> None:
     assert shop.condition("pgqrsqueue", "nowhere")["reason"] == "DatabaseUnavailable"
 
 
+def _has_a_queue(shop: Shop) -> bool:
+    there = shop.query("SELECT to_regclass('pgqrs_queues') IS NOT NULL") == "t"
+    return there and shop.query("SELECT count(*) FROM pgqrs_queues WHERE owner IS NOT NULL") == "1"
+
+
 def test_a_queue_before_its_workers_and_a_database_before_its_queue(shop: Shop) -> None:
     shop.ready_queue(heartbeatTimeout="10m")
     _enrol(shop, "legacy", "emails")
@@ -104,6 +109,9 @@ def test_a_queue_before_its_workers_and_a_database_before_its_queue(shop: Shop) 
     assert shop.query("SELECT status FROM pgqrs_workers") == "ready"
 
     shop.ready_queue(deletionPolicy="Delete")
+    shop.installation.query(f"DROP DATABASE {shop.database} WITH (FORCE)")
+    shop.installation.query(f"CREATE DATABASE {shop.database}")
+    eventually("the row is made again", lambda: _has_a_queue(shop), within=40.0)
     shop.installation.query(f"DROP DATABASE {shop.database} WITH (FORCE)")
     shop.reason("DatabaseNotFound", within=20.0)
     shop.kubectl("delete", "pgqrsqueue", "emails", "--wait=false")

@@ -74,7 +74,9 @@ def test_every_answer_through_the_service_is_right_or_none(
     ledgered.send_to(_QUEUE, 5)
     ledgered.query(
         "UPDATE pgqrs_messages SET vt = now() + interval '10 minutes', read_ct = 1, dequeued_at = now(), "
-        "consumer_worker_id = (SELECT min(id) FROM pgqrs_workers) WHERE id IN (SELECT id FROM pgqrs_messages LIMIT 3)"
+        "consumer_worker_id = (SELECT id FROM pgqrs_workers WHERE pod_name = 'asker') WHERE id IN ("
+        "SELECT m.id FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id "
+        f"WHERE q.queue_name = '{_QUEUE}' LIMIT 3)"
     )
     _wait_told(ledgered, 9, 3)
     assert _numbers(_ask(ledgered)) == {(200, 9, 3, 12)}
