@@ -60,8 +60,8 @@ def test_every_field_reaches_its_row(shop: Shop) -> None:
         "backoff_factor, backoff_most, archive_retention, dead_retention, worker_retention, dedup_window"
     )
     assert shop.query(f"SELECT {columns} FROM app.pgqrs_queues").split("|") == [
-        "invoices", "t", "00:01:30", "7", "4", "00:02:00", "00:00:02", "3", "00:10:00", "168:00:00", "48:00:00",
-        "24:00:00", "00:05:00",
+        "invoices", "t", "00:01:30", "7", "4", "00:02:00", "00:00:02", "3", "00:10:00", "7 days", "2 days", "1 day",
+        "00:05:00",
     ]  # fmt: skip
 
 
