@@ -6,6 +6,8 @@ import json
 from signal import SIGCONT
 from typing import TYPE_CHECKING
 
+from tests.cluster.shop import eventually
+from tests.support.cluster.errors import ClusterError
 from tests.support.installation import EXAMPLE_IMAGE, SYSTEM
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ KUBELET = "kubelet"
 OPERATOR = "pgqrs-operator"
 SIDECAR = "pgqrs-sidecar"
 _NAME = "processes-of-nodes"
+#: What a kubelet says that does not know a pod.
+_UNKNOWN = "pod does not exist"
 #: Finds the processes of a program. The image has Python.
 _FIND = """
 import os, sys
@@ -123,7 +127,7 @@ class Nodes:
         """
         words = ("python", "-", program, pod, node, str(number.value), str(seconds), str(then.value))
         # Nodes of a test cluster may share their processes: only the first one that sees any signals them.
-        return any(int(self._kubectl("exec", "-i", name, "--", *words, stdin=_SEND)) for name in self._pods(node))
+        return any(int(self._run(name, words, _SEND)) for name in self._pods(node))
 
     def deafen(self, program: str, *, pod: str, watches: int) -> bool:
         """Let nothing that comes on its watches reach a program, which cannot tell that from silence.
@@ -138,9 +142,20 @@ class Nodes:
         """
         port = self._cluster.kubectl("get", "service", "kubernetes", "-o=jsonpath={.spec.ports[0].port}")
         words = ("python", "-", program, pod, "", port, str(watches))
-        return any(
-            int(self._kubectl("exec", "-i", name, "--", *words, stdin=_DEAFEN)) == watches for name in self._pods("")
-        )
+        return any(int(self._run(name, words, _DEAFEN)) == watches for name in self._pods(""))
+
+    def _run(self, name: str, words: tuple[str, ...], script: str) -> str:
+        """Run a script in a pod; a kubelet that has just started does not know its pods for a moment."""
+
+        def ran() -> str | None:
+            try:
+                return self._kubectl("exec", "-i", name, "--", *words, stdin=script)
+            except ClusterError as error:
+                if _UNKNOWN not in str(error):
+                    raise
+                return None
+
+        return eventually(f"{name} is known to its kubelet", ran, within=30.0)
 
     def _pods(self, node: str) -> list[str]:
         """Name the pods of this class; with a node, the one that is on it."""
